@@ -1,0 +1,138 @@
+"""Array types, and the PyTrees that travel between the rooms.
+
+Axes: L raw tokens of a row, B rows of a batch, K noise spans, T positions of a stack, V ids.
+Everything is written for one example; a batch is the same PyTree with B in front, by `jax.vmap`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Bool, Float, Int, UInt
+
+from jaxdenoise import keys
+
+AnyArray = jax.Array | np.ndarray
+Key = jax.Array
+"""A key of `jax.random.key`; its dtype is checked by JAX itself."""
+Scalar = int | np.integer | Int[AnyArray, ""]
+Tokens = Int[AnyArray, "L"]
+NoiseMask = Bool[AnyArray, "L"]
+"""True where a token is corrupted."""
+Params = Any
+"""A PyTree of parameters."""
+
+
+@struct.dataclass
+class NoiseSpans:
+    """Where the noise is, as K spans in order, none touching the next.
+
+    Rewriting whole spans needs only their starts and lengths: O(K) numbers instead of a mask of
+    L, which is what makes span corruption fast. `masks.to_spans` and `masks.to_mask` convert.
+
+    Attributes:
+      starts: first token of each span; unused slots start at or past the end of the row.
+      lengths: tokens in each span; 0 in unused slots.
+    """
+
+    starts: Int[AnyArray, "*B K"]
+    lengths: Int[AnyArray, "*B K"]
+
+    @property
+    def noise(self) -> Int[AnyArray, "*B"]:
+        """N, the number of noise tokens."""
+        return self.lengths.sum(axis=-1)
+
+    @property
+    def used(self) -> Int[AnyArray, "*B"]:
+        """The number of spans, of the K slots."""
+        return (self.lengths > 0).sum(axis=-1)
+
+
+@struct.dataclass
+class Example:
+    """What a model is trained on: per stack inputs, targets and weights, where the stack exists.
+
+    Segment ids are 1 for tokens and 0 for padding (2, 3, … for further documents in a packed
+    row). Positions are None where they simply count up. `count` is what the example divides by
+    when a loss is normalised by it: often, but not always, the number of targets.
+    """
+
+    encoder_input_tokens: Int[AnyArray, "*B T"] | None = None
+    encoder_target_tokens: Int[AnyArray, "*B T"] | None = None
+    encoder_loss_weights: Float[AnyArray, "*B T"] | None = None
+    encoder_segment_ids: Int[AnyArray, "*B T"] | None = None
+    encoder_positions: Int[AnyArray, "*B T"] | None = None
+    decoder_input_tokens: Int[AnyArray, "*B S"] | None = None
+    decoder_target_tokens: Int[AnyArray, "*B S"] | None = None
+    decoder_loss_weights: Float[AnyArray, "*B S"] | None = None
+    decoder_segment_ids: Int[AnyArray, "*B S"] | None = None
+    decoder_positions: Int[AnyArray, "*B S"] | None = None
+    count: Float[AnyArray, "*B"] | None = None
+
+
+@struct.dataclass
+class Rows:
+    """Plain rows as the host sends them; everything random is derived from these identities.
+
+    Attributes:
+      tokens: raw tokens, padded at the end.
+      lengths: real tokens of each row.
+      example_ids: which row of the corpus it is; with the epoch, the identity of its randomness.
+      epochs: how often the row has been seen before.
+      seed: of the experiment, the same for all rows of a run.
+    """
+
+    tokens: Int[AnyArray, "B L"]
+    lengths: Int[AnyArray, "B"]
+    example_ids: UInt[AnyArray, "B"]
+    epochs: UInt[AnyArray, "B"]
+    seed: int = struct.field(pytree_node=False, default=0)
+
+    @property
+    def keys(self) -> Key:
+        """Key[B]: for the corruption of each row."""
+        return self.stream("corruption")
+
+    def stream(self, name: str) -> Key:
+        """Key[B]: for each row's use of the named stream of randomness."""
+        return jax.vmap(keys.example_key, in_axes=(None, 0, 0))(
+            keys.stream(name, self.seed), self.epochs, self.example_ids
+        )
+
+
+@struct.dataclass
+class LossTerms:
+    """Sums that add up over positions, sequences, micro-batches and devices; divided once, last.
+
+    Attributes:
+      loss: sum of weight · loss.
+      z_loss: sum of weight · log(Z)², already multiplied by its coefficient.
+      correct: number of targets (positions of positive weight) predicted right.
+      targets: number of targets.
+      weight: sum of the weights.
+      count: sum of the examples' counts.
+    """
+
+    loss: Float[AnyArray, ""]
+    z_loss: Float[AnyArray, ""]
+    correct: Float[AnyArray, ""]
+    targets: Float[AnyArray, ""]
+    weight: Float[AnyArray, ""]
+    count: Float[AnyArray, ""]
+
+    def __add__(self, other: LossTerms) -> LossTerms:
+        return jax.tree.map(jnp.add, self, other)
+
+
+@struct.dataclass
+class TrainState:
+    """All that a run carries from step to step; `step` is the number of updates made."""
+
+    step: Int[AnyArray, ""]
+    params: Params
+    opt_state: Any

@@ -1,0 +1,61 @@
+"""The command line: one line for an error, status 2, no traceback."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from jaxdenoise.errors import UserError, unknown
+
+COMMANDS = {
+    "list": "experiments, objectives, presets, corpora, configs",
+    "show": "see a corruption: source, inputs, targets",
+    "train": "train an experiment or a config, or continue it",
+    "report": "one self-contained HTML page of a run",
+    "infill": "fill the blanks of a text with a trained model",
+    "bench": "throughput against plain NumPy, and where a step's time goes",
+}
+INTERRUPTED = 130  # as a shell reports SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    name, *rest = args
+    try:
+        if name not in COMMANDS:
+            raise unknown("command", name, COMMANDS)
+        return importlib.import_module(f"jaxdenoise.commands.{name}").run(rest)
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+
+
+def _fail(message: str) -> int:
+    print("jaxdenoise:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def _usage() -> str:
+    lines = [f"  {name:<8}{what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: jaxdenoise COMMAND …",
+            "",
+            "Denoising pre-training research in JAX.",
+            "",
+            *lines,
+            "",
+            "jaxdenoise COMMAND --help tells more; start with: jaxdenoise train quickstart",
+        ]
+    )

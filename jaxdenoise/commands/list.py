@@ -1,0 +1,51 @@
+"""jaxdenoise list [CONFIG]: what can be trained, shown and named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxdenoise.ablation import config_files, load_ablation
+from jaxdenoise.data.corpora import corpora
+from jaxdenoise.experiment import experiments, load_experiments
+from jaxdenoise.flags import split_flags
+from jaxdenoise.objectives import objectives
+
+USAGE = """usage: jaxdenoise list [CONFIG] [--module NAME]
+
+Lists experiments, objectives, configs and corpora; or the runs of one config.
+"""
+
+
+def run(args: Sequence[str]) -> int:
+    """Prints the lists."""
+    if "--help" in args or "-h" in args:
+        print(USAGE)
+        return 0
+    config = args[0] if args and not args[0].startswith("-") else None
+    flags = split_flags(args[1:] if config else args)
+    load_experiments(tuple(flags.get("module", ())))
+    console = Console(highlight=False)
+    if config:
+        ablation = load_ablation(config_files().get(config, Path(config)))
+        _print(f"{ablation.title}: {ablation.source}", {r.name: "" for r in ablation.runs}, console)
+        return 0
+    _print("experiments", {n: experiments[n].__doc__ for n in experiments.names()}, console)
+    _print("objectives", {n: objectives[n].__doc__ for n in objectives.names()}, console)
+    configs = {name: load_ablation(path) for name, path in config_files().items()}
+    _print("configs", {name: f"{c.title}: {c.source}" for name, c in configs.items()}, console)
+    _print("corpora", {n: corpora[n].__doc__ for n in corpora.names()}, console)
+    return 0
+
+
+def _print(title: str, entries: dict[str, str | None], console: Console) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None)
+    table.show_header = False
+    table.add_column(no_wrap=True, style="cyan")
+    table.add_column()
+    for name, text in entries.items():
+        table.add_row(f"  {name}", (text or "").strip().split("\n")[0])
+    console.print(table)

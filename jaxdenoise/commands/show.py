@@ -1,0 +1,90 @@
+"""jaxdenoise show OBJECTIVE [--text …]: see a corruption, and with a run every token's loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from jaxdenoise.errors import require
+from jaxdenoise.experiment import load_experiments
+from jaxdenoise.flags import parse_flags
+from jaxdenoise.objectives import ObjectiveConfig, objectives
+from jaxdenoise.training.run_directory import open_run
+
+USAGE = """usage: jaxdenoise show OBJECTIVE [--text "…"] [--run RUN] [--objective.FIELD value …]
+
+Shows what an objective makes of a text: source, inputs, targets, weights. With the directory of a
+run, its tokenizer and model are used and every target gets its loss.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """See a corruption.
+
+    Attributes:
+      objective: its fields.
+      text: what to corrupt.
+      run: a run's directory: use its tokenizer, and give every target's loss.
+      tokenizer: otherwise the corpus, or the path of a tokenizer.json.
+      draws: how many corruptions of the text, each from its own key.
+      seed: of the draws.
+    """
+
+    objective: ObjectiveConfig
+    text: str = "Thank you for inviting me to your party last week, it was a pleasure to be there."
+    run: str | None = None
+    tokenizer: str = "pydocs"
+    draws: int = 1
+    seed: int = 0
+
+    def __post_init__(self):
+        require(self.draws >= 1, f"draws is {self.draws}; it must be at least 1")
+        require(bool(self.text), "text is empty; give some")
+
+
+def run(args: Sequence[str]) -> int:
+    """Prints the corrupted text."""
+    if not args or args[0].startswith("-"):
+        print(USAGE)
+        return 0 if args else 2
+    load_experiments()
+    name, *rest = args
+    default = ShowOptions(objective=objectives[name].config())
+    options = parse_flags(default, rest, program=f"jaxdenoise show {name}")
+    _show(options, Console(highlight=False))
+    return 0
+
+
+def _show(options: ShowOptions, console: Console) -> None:
+    opened = open_run(options.run) if options.run else None
+
+    import jax
+    import numpy as np
+
+    from jaxdenoise.arrays import Rows
+    from jaxdenoise.data.store import load_tokenizer
+    from jaxdenoise.model.model import build_model
+    from jaxdenoise.report.display import render_example
+    from jaxdenoise.training.run import restore_params
+    from jaxdenoise.training.step import corrupt, token_losses
+
+    tokenizer = load_tokenizer(opened[0].path if opened else options.tokenizer)
+    ids = tokenizer.encode(options.text)
+    rows = Rows(
+        tokens=np.tile(ids, (options.draws, 1)),
+        lengths=np.full(options.draws, len(ids), np.int32),
+        example_ids=np.arange(options.draws, dtype=np.uint32),
+        epochs=np.zeros(options.draws, np.uint32),
+        seed=options.seed,
+    )
+    batch = corrupt(options.objective.build(tokenizer.vocab), rows)
+    losses = None
+    if opened:
+        model = build_model(opened[2].model, tokenizer.vocab)
+        losses = np.asarray(token_losses(model, restore_params(opened[0], opened[2], model), batch))
+    for draw in range(options.draws):
+        example = jax.tree.map(lambda x, draw=draw: np.asarray(x[draw]), batch)
+        console.print(render_example(example, tokenizer, None if losses is None else losses[draw]))

@@ -1,0 +1,81 @@
+"""The final lines of a run: held-out figures beside the baselines, and blanks filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxdenoise.ablation import Ablation
+
+
+def print_results(results: Mapping[str, Any], console: Console) -> None:
+    """Prints sentences, the table of losses, and how the time was spent."""
+    for number, pieces in enumerate(results["sentences"], 1):
+        print_pieces(pieces, console, title=f"{number}")
+    console.print(_table(results))
+    held_out, seconds = results["held_out"], results["seconds"]
+    minutes, rest = divmod(round(seconds["compiling"] + seconds["stepping"]), 60)
+    console.print(
+        f"{results['gap_closed']:.1%} of the gap between unigram and bigram closed, on text "
+        f"targets. Sentinels and EOS apart: loss {held_out['special_loss']:.3f}, accuracy "
+        f"{held_out['special_accuracy']:.1%}."
+    )
+    console.print(
+        f"{results['parameters']:,} parameters; {minutes}:{rest:02} minutes of training, "
+        f"{results['data_wait']:.2%} of it waiting for data; {results['device']}"
+    )
+
+
+def print_pieces(pieces: list[dict[str, str]], console: Console, title: str = "") -> None:
+    """Prints a text with its blanks filled: green where right, red with the truth where not."""
+    line = Text(f"{title}  " if title else "")
+    for piece in pieces:
+        if "text" in piece:
+            line.append(piece["text"])
+        elif "truth" not in piece:
+            line.append(f"[{piece['model']}]", "bold cyan")
+        elif piece["model"] == piece["truth"]:
+            line.append(f"[{piece['model']}]", "bold green")
+        else:
+            line.append(f"[{piece['model']}", "bold red")
+            line.append(f" ← {piece['truth'].strip()}]", "dim")
+    console.print(Text(" ".join(line.plain.split())) if console.no_color else line)
+
+
+def _table(results: Mapping[str, Any]) -> Table:
+    table = Table(title="held-out text targets", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for name in ("loss (nats)", "accuracy", "bits/byte"):
+        table.add_column(name, justify="right")
+    rows = {**results["baselines"], "this model": results["held_out"]}
+    for name, row in rows.items():
+        table.add_row(
+            name,
+            f"{row['text_loss']:.3f}",
+            f"{row['text_accuracy']:.1%}",
+            f"{row['bits_per_byte']:.3f}",
+        )
+    return table
+
+
+def print_comparison(
+    ablation: Ablation, results: Mapping[str, Mapping[str, Any]], console: Console
+) -> None:
+    """Prints one line a run of an ablation."""
+    table = Table(title=f"{ablation.title} ({ablation.source})", title_justify="left", box=None)
+    table.add_column("run")
+    for name in ("loss (nats)", "bits/byte", "gap closed"):
+        table.add_column(name, justify="right")
+    for name, result in results.items():
+        held_out = result["held_out"]
+        table.add_row(
+            name,
+            f"{held_out['text_loss']:.3f}",
+            f"{held_out['bits_per_byte']:.3f}",
+            f"{result['gap_closed']:.1%}",
+        )
+    console.print(table)

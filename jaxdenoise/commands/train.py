@@ -1,0 +1,126 @@
+"""jaxdenoise train EXPERIMENT|CONFIG [--field value …] [--run-dir DIR] [--module NAME]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jaxdenoise.ablation import config_files, load_ablation
+from jaxdenoise.commands.show_results import print_comparison, print_results
+from jaxdenoise.data.store import prepare
+from jaxdenoise.errors import UserError, unknown
+from jaxdenoise.experiment import Experiment, experiments, load_experiments, override
+from jaxdenoise.flags import parse_flags, split_flags
+from jaxdenoise.training.run_directory import RUNS, RunDirectory, default_directory
+
+USAGE = """usage: jaxdenoise train EXPERIMENT|CONFIG [--field value …]
+
+Trains an experiment, or every run of a config; the same command continues what was stopped.
+`jaxdenoise list` shows the names, `jaxdenoise train EXPERIMENT --help` the fields.
+
+  --run-dir DIR    where the run goes (default: runs/NAME-HASH8)
+  --module NAME    a Python module that registers experiments of your own; may be repeated names
+"""
+
+
+def run(args: Sequence[str]) -> int:
+    """Trains; returns the exit status."""
+    if not args or args[0].startswith("-"):
+        print(USAGE)
+        return 0 if "--help" in args or "-h" in args else 2
+    target, *rest = args
+    asks_help = "--help" in rest or "-h" in rest
+    changes = split_flags([arg for arg in rest if arg not in ("--help", "-h")])
+    load_experiments(tuple(changes.pop("module", ())))
+    directory = _single(changes, "run_dir")
+    if "objective" in changes:
+        changes["objective.name"] = changes.pop("objective")
+    console = Console(highlight=False)
+    config = _find_config(target)
+    if config is not None:
+        return _train_config(config, changes, directory, console)
+    experiment = experiments[target]()
+    if asks_help:
+        print(experiments[target].__doc__)
+        parse_flags(experiment, ["--help"], program=f"jaxdenoise train {target}")
+    experiment = override(experiment, changes)
+    place = RunDirectory(Path(directory)) if directory else default_directory(target, experiment)
+    results = train_one(target, experiment, place, console)
+    return 130 if results is None else 0
+
+
+def train_one(
+    name: str, experiment: Experiment, place: RunDirectory, console: Console
+) -> dict[str, Any] | None:
+    """Trains one experiment and writes its report; None if it was interrupted.
+
+    What needs no arrays comes first, so that a mistake shows before JAX is loaded.
+    """
+    place.check(experiment)
+    store = prepare(experiment.data, console=console)
+    place.check(experiment, store.manifest)
+
+    from jaxdenoise.report.page import write_report
+    from jaxdenoise.training.loop import Interrupted
+    from jaxdenoise.training.run import train
+    from jaxdenoise.training.setup import build
+
+    setup = build(experiment, store)
+    try:
+        results = train(setup, name, place, console)
+    except Interrupted as stop:
+        console.print(
+            f"stopped at step {stop.step} of {experiment.training.steps}; the checkpoint is saved, "
+            "and the same command goes on from there"
+        )
+        return None
+    write_report([place.path], place.report)
+    print_results(results, console)
+    console.print(f"report: {place.report}", soft_wrap=True)
+    return results
+
+
+def _train_config(
+    config: Path, changes: Mapping[str, Any], directory: str | None, console: Console
+) -> int:
+    ablation = load_ablation(config, changes)
+    root = Path(directory) if directory else RUNS
+    places = [
+        default_directory(f"{ablation.name}/{arm.name}", arm.experiment, root)
+        for arm in ablation.runs
+    ]
+    for arm, place in zip(ablation.runs, places, strict=True):
+        place.check(arm.experiment)
+    table = {}
+    for number, (arm, place) in enumerate(zip(ablation.runs, places, strict=True), 1):
+        console.rule(f"{ablation.name} {number}/{len(places)}: {arm.name}")
+        results = train_one(f"{ablation.name}/{arm.name}", arm.experiment, place, console)
+        if results is None:
+            return 130
+        table[arm.name] = results
+    print_comparison(ablation, table, console)
+    return 0
+
+
+def _find_config(target: str) -> Path | None:
+    """The config's file if the target is one, None if it is an experiment."""
+    if target.endswith(".toml"):
+        return Path(target)
+    known = config_files()
+    if target in known:
+        return known[target]
+    if target not in experiments:
+        raise unknown("experiment or config", target, [*experiments.names(), *known])
+    return None
+
+
+def _single(changes: dict[str, list[str]], name: str) -> str | None:
+    values = changes.pop(name, None)
+    if values is None:
+        return None
+    if len(values) != 1:
+        raise UserError(f"--{name.replace('_', '-')} takes one value, not {len(values)}")
+    return values[0]

@@ -1,0 +1,1 @@
+"""Corpora, the token store, and rows: batch k as a pure function of (seed, k)."""

@@ -1,0 +1,86 @@
+"""The embedded corpus: docstrings of the Python standard library, numpy, scipy and jax.
+
+About 10 MB of technical English that is on every machine which can run the project. Files are
+parsed, never imported. Two machines have the same corpus if they have the same versions; the
+fingerprint names them.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import platform
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGES = ("numpy", "scipy", "jax")
+MIN_CHARACTERS = 100  # shorter docstrings ("Return True if …") hold little but boilerplate
+_SKIPPED = {"site-packages", "test", "tests", "idle_test"}
+_DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def fingerprint() -> dict[str, str]:
+    """The versions that determine the corpus."""
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"corpus": "pydocs", "extraction": "1", "python": platform.python_version(), **packages}
+
+
+def documents() -> Iterator[tuple[str, str]]:
+    """Yields (name, text) of every docstring and language topic, without exact repetitions."""
+    seen = set()
+    for name, text in _all_documents():
+        if len(text) >= MIN_CHARACTERS and text not in seen:
+            seen.add(text)
+            yield name, text
+
+
+def _all_documents() -> Iterator[tuple[str, str]]:
+    library = Path(sysconfig.get_paths()["stdlib"])
+    yield from _docstrings(library, library)
+    yield from _topics(library / "pydoc_data" / "topics.py")
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        assert spec is not None and spec.origin is not None  # they are dependencies
+        root = Path(spec.origin).parent
+        yield from _docstrings(root, root.parent)
+
+
+def _docstrings(root: Path, base: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(base).with_suffix("").parts
+        tree = None if _SKIPPED.intersection(parts) else _parse(path)
+        if tree is not None:
+            yield from _walk(tree, ".".join(parts) + ":")
+
+
+def _parse(path: Path) -> ast.Module | None:
+    """Parses a file; None for those that are not Python 3 on purpose (test data of parsers)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _walk(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+    """Yields the docstrings of a module or definition and of those inside it, outermost first."""
+    text = ast.get_docstring(node)  # type: ignore[arg-type]  # only definitions come here
+    if text:
+        yield name.rstrip(":."), text
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, _DEFINITIONS):
+            yield from _walk(child, f"{name}{child.name}.")
+
+
+def _topics(path: Path) -> Iterator[tuple[str, str]]:
+    """The language reference that `help()` shows; some distributions package it apart."""
+    tree = _parse(path) if path.exists() else None
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.Dict):
+            for name, text in ast.literal_eval(node).items():
+                yield f"topics:{name}", text.strip()
+            return

@@ -1,0 +1,138 @@
+"""Rows: batch k as a pure function of (seed, k), for any number of threads and any restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+
+from jaxdenoise import keys
+from jaxdenoise.arrays import Rows
+from jaxdenoise.errors import require
+from jaxdenoise.tokenizer import Tokenizer
+
+_SHUFFLE_ROUNDS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches(Sequence[Rows]):
+    """The batches of a run, by index: nothing is drawn, everything is looked up.
+
+    The stream is cut into rows of `raw_length`; the last one may be shorter. Each epoch visits
+    every row once, in an order that depends on the seed and the epoch alone.
+
+    Attributes:
+      tokens: Int[tokens], the stream of a split; may be memory-mapped.
+      raw_length: L.
+      batch_size: B, over all devices.
+      steps: how many batches there are.
+      seed: of the experiment.
+    """
+
+    tokens: np.ndarray
+    raw_length: int
+    batch_size: int
+    steps: int
+    seed: int
+
+    def __post_init__(self):
+        require(
+            len(self.tokens) >= self.raw_length,
+            f"the corpus has {len(self.tokens)} tokens, less than one row of {self.raw_length}; "
+            "give more text or a smaller data.raw_length",
+        )
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows in the split."""
+        return -(-len(self.tokens) // self.raw_length)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Rows:  # type: ignore[override]  # no slices: Grain's own
+        if not 0 <= step < self.steps:
+            raise IndexError(step)
+        first = step * self.batch_size
+        visits = [divmod(first + i, self.rows_per_epoch) for i in range(self.batch_size)]
+        index = [self._row(epoch, place) for epoch, place in visits]
+        epochs = np.array([epoch for epoch, _ in visits], np.uint32)
+        return take_rows(self.tokens, self.raw_length, np.array(index), epochs, self.seed)
+
+    def _row(self, epoch: int, place: int) -> int:
+        """Which row is visited at `place` of an epoch: a permutation that is never stored."""
+        return grain.experimental.index_shuffle(
+            place,
+            max_index=self.rows_per_epoch - 1,
+            seed=keys.host_seed("rows", self.seed, epoch),
+            rounds=_SHUFFLE_ROUNDS,
+        )
+
+
+def iterate(
+    batches: Batches, *, start: int = 0, threads: int = 1, prefetch: int = 8
+) -> Iterator[Rows]:
+    """Reads batches `start`, `start + 1`, … ahead of their use, in order.
+
+    Args:
+      batches: random access by step.
+      start: the first step; resuming costs nothing.
+      threads: that read; their number changes nothing but speed.
+      prefetch: batches kept ready.
+    """
+    dataset = grain.MapDataset.source(batches)[start:]
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    return iter(dataset.to_iter_dataset(read_options=options))
+
+
+def sample_rows(tokens: np.ndarray, raw_length: int, number: int) -> Rows:
+    """A fixed sample of rows, the same for every run: for evaluation.
+
+    Args:
+      tokens: Int[tokens] of the held-out split.
+      raw_length: L.
+      number: rows wanted; all of them if there are fewer.
+    """
+    total = -(-len(tokens) // raw_length)
+    order = np.random.Generator(np.random.Philox(key=0)).permutation(total)
+    index = np.sort(order[:number])
+    return take_rows(tokens, raw_length, index, np.zeros(len(index), np.uint32), 0)
+
+
+def take_rows(
+    tokens: np.ndarray, raw_length: int, index: np.ndarray, epochs: np.ndarray, seed: int
+) -> Rows:
+    """Copies rows out of a stream; what lies past its end is padding."""
+    block = np.zeros((len(index), raw_length), np.int32)
+    lengths = np.zeros(len(index), np.int32)
+    for place, row in enumerate(index):
+        part = tokens[row * raw_length : (row + 1) * raw_length]
+        block[place, : len(part)] = part
+        lengths[place] = len(part)
+    return Rows(
+        tokens=block,
+        lengths=lengths,
+        example_ids=index.astype(np.uint32),
+        epochs=epochs,
+        seed=seed,
+    )
+
+
+def rows(tokenizer: Tokenizer, texts: Sequence[str], length: int, seed: int = 0) -> Rows:
+    """Tokenises texts and cuts them into rows, for a notebook: separators between, none lost.
+
+    Args:
+      tokenizer: from `load_tokenizer`.
+      texts: documents.
+      length: L; the last row may be shorter.
+      seed: of the rows' randomness.
+    """
+    separator = tokenizer.vocab.separator_id
+    ending = tokenizer.vocab.eos_id if separator is None else separator
+    encoded = tokenizer.encode_batch(texts)
+    stream = np.concatenate([np.append(ids, ending) for ids in encoded] or [np.zeros(0, int)])
+    require(len(stream) > 0, "rows: the texts are empty; give at least one with a token")
+    index = np.arange(-(-len(stream) // length))
+    return take_rows(stream, length, index, np.zeros(len(index), np.uint32), seed)

@@ -1,0 +1,166 @@
+"""Experiments: frozen, registered by name, overridden by field, resolved from config files.
+
+An experiment's structure is Python (experiments/*.py), an ablation's numbers are data
+(configs/*.toml). Neither needs JAX to be checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxdenoise.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from jaxdenoise.errors import UserError, require
+from jaxdenoise.objectives import ObjectiveConfig, configure
+from jaxdenoise.registry import Registry
+
+BUILT_IN = "jaxdenoise.experiments"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that determines a run.
+
+    Attributes:
+      data: corpus, tokenizer, row length.
+      objective: what is corrupted and what is predicted.
+      model: the transformer's shape.
+      optimizer: chain and schedule.
+      training: steps, batch, devices, what is written when.
+      seed: of initialisation, data order, corruption and dropout, each a stream of its own.
+    """
+
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = configure("span_corruption")
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    seed: int = 0
+
+    def __post_init__(self):
+        require(self.seed >= 0, f"seed is {self.seed}; it cannot be negative")
+        trained = self.data.tokenizer is None  # another tokenizer's sentinels are counted later
+        self.objective.check(self.data.raw_length, self.data.sentinels if trained else None)
+
+
+experiments: Registry[Callable[[], Experiment]] = Registry("experiment")
+
+
+def experiment(function: Callable[[], Experiment]) -> Callable[[], Experiment]:
+    """Registers a zero-argument function that returns an `Experiment`, by its name.
+
+    Its docstring gives paper, table, expected result, cost and command.
+    """
+    experiments.add(function.__name__, function)
+    return function
+
+
+def load_experiments(modules: tuple[str, ...] = ()) -> None:
+    """Imports the built-in experiments and the user's own, which register themselves.
+
+    The user's are the named modules, an `experiments` package in the working directory, and the
+    entry points of the group `jaxdenoise.experiments`.
+
+    Raises:
+      UserError: a named module that cannot be imported.
+    """
+    _import_package(BUILT_IN, bundled("experiments"))
+    local = Path.cwd() / "experiments"
+    if (local / "__init__.py").exists() and local != bundled("experiments"):
+        _import_package("experiments", local)
+    for entry_point in importlib.metadata.entry_points(group=BUILT_IN):
+        entry_point.load()
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(
+                f"--module {name} cannot be imported ({error}); give a module that Python finds "
+                f"from {Path.cwd()}"
+            ) from error
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain data, fully spelled out, the objective with its name."""
+    plain = dataclasses.asdict(experiment)
+    plain["objective"] = {"name": experiment.objective.name, **plain["objective"]}
+    return json.loads(json.dumps(plain))
+
+
+def from_dict(plain: Mapping[str, Any]) -> Experiment:
+    """The inverse of `to_dict`.
+
+    Raises:
+      UserError: a field that does not exist, or a value out of range.
+    """
+    return override(Experiment(), flatten(plain))
+
+
+def digest(experiment: Experiment) -> str:
+    """Eight hexadecimal digits that tell configurations apart."""
+    canonical = json.dumps(to_dict(experiment), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted fields.
+
+    Example:
+      >>> flatten({"seed": 1, "data": {"files": ["a"]}})
+      {'seed': 1, 'data.files': ['a']}
+    """
+    fields: dict[str, Any] = {}
+    for name, value in plain.items():
+        if isinstance(value, Mapping):
+            fields.update(flatten(value, f"{prefix}{name}."))
+        else:
+            fields[f"{prefix}{name}"] = value
+    return fields
+
+
+def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """Replaces fields by dotted name; `objective.name` goes through the registry first.
+
+    Values are parsed as the command line's flags are, so that one rule holds for both.
+
+    Raises:
+      UserError: a field that does not exist, or a value out of range.
+    """
+    from jaxdenoise.flags import parse_flags, to_flags
+
+    changes = dict(changes)
+    name = changes.pop("objective.name", None)
+    name = name[0] if isinstance(name, list) else name
+    if name is not None and name != experiment.objective.name:
+        experiment = dataclasses.replace(experiment, objective=configure(name))
+    return parse_flags(experiment, to_flags(changes))
+
+
+def bundled(name: str) -> Path:
+    """The folder of experiments or configs: in the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def _import_package(name: str, folder: Path) -> None:
+    """Imports the package in `folder` under `name`, wherever the folder stands, and its modules."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = package = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(package)
+    for module in pkgutil.iter_modules([str(folder)]):
+        importlib.import_module(f"{name}.{module.name}")

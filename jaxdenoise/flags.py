@@ -1,0 +1,123 @@
+"""Flags for dataclasses, by tyro: `--objective.noise-density 0.25`; its errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from jaxdenoise.errors import UserError, unknown
+
+T = TypeVar("T")
+
+
+def parse_flags(default: T, args: Sequence[str], *, program: str = "jaxdenoise") -> T:
+    """Returns `default` with the fields that the flags name.
+
+    Args:
+      default: an instance of a (nested) frozen dataclass.
+      args: as on the command line, `["--data.files", "a.txt", "b.txt", "--seed", "1"]`.
+      program: for the usage line of `--help`.
+
+    Raises:
+      UserError: an unknown field, a value of another type or out of range.
+      SystemExit: `--help` was asked for and printed.
+    """
+    import tyro
+
+    known = field_names(default)
+    for arg in args:
+        if arg.startswith("--") and arg != "--help" and _field(arg) not in known:
+            raise _unknown_field(_field(arg), known)
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                type(default),
+                default=default,
+                args=list(args),
+                prog=program,
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise UserError(_one_line(errors.getvalue())) from None
+
+
+def split_flags(args: Sequence[str]) -> dict[str, list[str]]:
+    """Flags as dotted fields with their raw values, for what is parsed later, or more than once.
+
+    Example:
+      >>> split_flags(["--data.files", "a", "b", "--training.batch-size=8"])
+      {'data.files': ['a', 'b'], 'training.batch_size': ['8']}
+    """
+    fields: dict[str, list[str]] = {}
+    values: list[str] | None = None
+    for arg in args:
+        if arg.startswith("--"):
+            flag, equals, value = arg.partition("=")
+            values = fields[_field(flag)] = [value] if equals else []
+        elif values is None:
+            raise UserError(f"'{arg}' is not a flag; give fields as --section.name value")
+        else:
+            values.append(arg)
+    return fields
+
+
+def to_flags(changes: Mapping[str, Any]) -> list[str]:
+    """Dotted fields and plain values as flags.
+
+    Example:
+      >>> to_flags({"data.raw_length": 64, "data.files": ["a", "b"], "optimizer.clip_norm": None})
+      ['--data.raw-length', '64', '--data.files', 'a', 'b', '--optimizer.clip-norm', 'None']
+    """
+    args: list[str] = []
+    for name, value in changes.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        args += ["--" + name.replace("_", "-"), *map(str, values)]
+    return args
+
+
+def field_names(config: Any, prefix: str = "") -> list[str]:
+    """The dotted names of all leaves of a nested dataclass."""
+    names = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            names += field_names(value, f"{prefix}{field.name}.")
+        else:
+            names.append(prefix + field.name)
+    return names
+
+
+def _field(flag: str) -> str:
+    section, _, name = flag.removeprefix("--").split("=")[0].replace("-", "_").rpartition(".")
+    return f"{section}.{name}" if section else name
+
+
+def _unknown_field(name: str, known: list[str]) -> UserError:
+    """Names the nearest of all fields, and lists those of the same section."""
+    section = name.split(".")[0] + "."
+    same = [field for field in known if field.startswith(section)]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    shown = sorted({*same, *near}) if same else sorted({f.split(".")[0] for f in known} | {*near})
+    return unknown("field", name, shown)
+
+
+def _one_line(box: str) -> str:
+    """The message inside tyro's framed error: what stands before the first rule below the title."""
+    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()]
+    parts = "\n".join(lines).split("\n─")
+    body = parts[0].split("\n", 1)[-1] if len(parts) > 1 else "\n".join(lines)
+    message = " ".join(body.split())
+    number = re.fullmatch(r"Error parsing --([\w.-]+): .*\b(int|float)\b.*: '(.*)'", message)
+    if number:
+        name, kind, value = number.groups()
+        wanted = {"int": "a whole number", "float": "a number"}[kind]
+        return f"{_field(name)} is '{value}'; it must be {wanted}"
+    return re.sub(r"^Error parsing \w+: ", "", message)

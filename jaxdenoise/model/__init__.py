@@ -1,0 +1,1 @@
+"""The only room that imports Flax modules; the others see `init`, `apply` and plain PyTrees."""

@@ -1,0 +1,236 @@
+"""What an objective is, and the one decorator that makes and registers one.
+
+    @objective
+    def half_mask(key, tokens, length, *, vocab, density=0.5): ...
+
+turns the function into a recipe. Its keyword arguments are the objective's options: fields of a
+frozen dataclass, `half_mask.config(density=.3)`, which experiments hold and the command line
+shows. With a vocabulary the recipe is complete: `half_mask(vocab=vocab, density=.3)` is a pure
+`corrupt(key, tokens, length) -> Example`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from jaxdenoise.corruption.lengths import Lengths
+from jaxdenoise.errors import UserError, unknown
+from jaxdenoise.registry import Registry
+from jaxdenoise.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from jaxdenoise.arrays import AnyArray, Example, Key, Scalar, Tokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """The options of one objective: static, validated, without a vocabulary yet."""
+
+    recipe: ClassVar[Recipe]
+
+    def __post_init__(self):
+        self.check()
+
+    @property
+    def name(self) -> str:
+        """The objective's registered name."""
+        return self.recipe.name
+
+    def options(self) -> dict[str, Any]:
+        """The options by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def check(self, raw_length: int | None = None, sentinels: int | None = None) -> None:
+        """Raises `UserError` if the options are out of range, alone or for rows of this size."""
+        if self.recipe.check is not None:
+            self.recipe.check(**self.options(), raw_length=raw_length, sentinels=sentinels)
+
+    def build(self, vocab: Vocabulary) -> Objective:
+        """Binds the vocabulary."""
+        return Objective(config=self, vocab=vocab)
+
+
+@dataclasses.dataclass(eq=False)  # as functions are: equal only to itself, never changed
+class Recipe:
+    """A registered function with its options; call it with a vocabulary to build an objective."""
+
+    name: str
+    corrupt: Callable[..., Example]
+    config: type[ObjectiveConfig]
+    check: Callable[..., None] | None
+    lengths: Callable[..., Lengths] | None
+
+    def __call__(self, *, vocab: Vocabulary, **options: Any) -> Objective:
+        """Builds the objective: options by name, defaults for the rest."""
+        return self.configure(**options).build(vocab)
+
+    def configure(self, **options: Any) -> ObjectiveConfig:
+        """Returns the options as a config.
+
+        Raises:
+          UserError: an option that does not exist, or a value out of range.
+        """
+        known = [f.name for f in dataclasses.fields(self.config)]
+        for option in options:
+            if option not in known:
+                raise unknown(f"option of {self.name}", option, known)
+        return self.config(**options)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A complete objective: pure, unbatched, shapes static. `jax.vmap` it over keys and rows."""
+
+    config: ObjectiveConfig
+    vocab: Vocabulary
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return self.config.name
+
+    def __call__(self, key: Key, tokens: Tokens, length: Scalar) -> Example:
+        """Corrupts one row.
+
+        Args:
+          key: randomness of this example.
+          tokens: Int[L].
+          length: Int[], real tokens; what lies past them is padding and weighs nothing.
+
+        Returns:
+          An `Example` of the shapes that `shapes(L)` gives.
+        """
+        self.config.check(tokens.shape[-1], len(self.vocab.sentinel_ids))
+        corrupt = self.config.recipe.corrupt
+        example = corrupt(key, tokens, length, vocab=self.vocab, **self.config.options())
+        return _complete(example, length)
+
+    def shapes(self, raw_length: int) -> Example:
+        """The example for rows of this size, as `jax.ShapeDtypeStruct`s."""
+        import jax
+
+        return jax.eval_shape(self._corrupt_dummy(raw_length), jax.random.key(0), 0)
+
+    def output_lengths(self, key: Key, length: AnyArray, *, raw_length: int) -> Lengths:
+        """Real tokens of each output, known before anything is corrupted.
+
+        Args:
+          key: Key[B].
+          length: Int[B], real tokens of each row.
+          raw_length: L.
+
+        Returns:
+          `Lengths` of Int[B] each.
+        """
+        import jax
+
+        if self.config.recipe.lengths is not None:
+            return self.config.recipe.lengths(
+                key, length, vocab=self.vocab, raw_length=raw_length, **self.config.options()
+            )
+        example = jax.vmap(self._corrupt_dummy(raw_length))(key, length)
+        used = [
+            0 if ids is None else (ids > 0).sum(axis=-1)
+            for ids in (example.encoder_segment_ids, example.decoder_segment_ids)
+        ]
+        return Lengths(*used)
+
+    def _corrupt_dummy(self, raw_length: int) -> Callable[..., Example]:
+        """The objective on ordinary tokens of no interest, as a function of key and length."""
+        import jax.numpy as jnp
+
+        tokens = jnp.full(raw_length, int(self.vocab.ordinary_ids[0]), jnp.int32)
+        return lambda key, length: self(key, tokens, length)
+
+
+objectives: Registry[Recipe] = Registry("objective")
+
+
+def objective(
+    function: Callable[..., Example] | None = None,
+    *,
+    check: Callable[..., None] | None = None,
+    lengths: Callable[..., Lengths] | None = None,
+) -> Any:
+    """Makes a `Recipe` of `corrupt(key, tokens, length, *, vocab, …options) -> Example`.
+
+    Args:
+      function: its keyword arguments besides `vocab` become options; each needs a default.
+      check: called with all options and with `raw_length` and `sentinels`, which are None while
+        unknown; raises `UserError` for what is out of range. It should not need JAX.
+      lengths: `(key, length, *, vocab, raw_length, …options) -> Lengths`, vectorised; without
+        it `output_lengths` corrupts dummy rows and counts.
+    """
+    if function is None:
+        return functools.partial(objective, check=check, lengths=lengths)
+    parameters = inspect.signature(function).parameters
+    options = [p for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "vocab"]
+    fields = [_field(p, function) for p in options]
+    namespace = {"__doc__": function.__doc__, "__module__": function.__module__}
+    config = dataclasses.make_dataclass(
+        _camel(function.__name__),
+        fields,
+        bases=(ObjectiveConfig,),
+        frozen=True,
+        kw_only=True,
+        namespace=namespace,
+    )
+    recipe = Recipe(
+        name=function.__name__,
+        corrupt=function,
+        config=config,
+        check=check,
+        lengths=lengths,
+    )
+    functools.update_wrapper(recipe, function, updated=())
+    config.recipe = recipe
+    objectives.add(recipe.name, recipe)
+    return recipe
+
+
+def configure(name: str, **options: Any) -> ObjectiveConfig:
+    """The options of the objective of that name, as an experiment holds them.
+
+    Example:
+      >>> configure("span_corruption", noise_density=0.25)
+      SpanCorruption(noise_density=0.25, mean_noise_span_length=3.0)
+    """
+    return objectives[name].configure(**options)
+
+
+def _field(parameter: inspect.Parameter, function: Callable) -> tuple[str, Any, Any]:
+    if parameter.default is parameter.empty:
+        raise UserError(
+            f"objective '{function.__name__}': option '{parameter.name}' needs a default value"
+        )
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        annotation = type(parameter.default)
+    elif isinstance(annotation, str):
+        annotation = eval(annotation, function.__globals__)  # source code, as typing does
+    return parameter.name, annotation, dataclasses.field(default=parameter.default)
+
+
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _complete(example: Example, length: Scalar) -> Example:
+    """Fills in what a short recipe leaves out: segments of the whole row, and the count."""
+    import jax.numpy as jnp
+
+    changes: dict[str, Any] = {}
+    for stack in ("encoder", "decoder"):
+        tokens = getattr(example, f"{stack}_input_tokens")
+        if tokens is not None and getattr(example, f"{stack}_segment_ids") is None:
+            real = jnp.arange(tokens.shape[-1]) < length
+            changes[f"{stack}_segment_ids"] = real.astype(jnp.int32)
+    if example.count is None:
+        weights = (example.encoder_loss_weights, example.decoder_loss_weights)
+        counted = [jnp.sum(w > 0, dtype=jnp.float32) for w in weights if w is not None]
+        changes["count"] = sum(counted, jnp.zeros(()))
+    return example.replace(**changes)  # type: ignore[attr-defined]  # flax.struct adds it

@@ -1,0 +1,1 @@
+"""Pictures, tables and the page; made from a run's files, without JAX."""

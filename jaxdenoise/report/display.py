@@ -1,0 +1,193 @@
+"""Looking at batches in a terminal or a notebook: tokens, targets, losses, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from jaxdenoise.arrays import Example, Params
+from jaxdenoise.corruption.restore import trace_sentinels, until_eos
+from jaxdenoise.losses import Loss, cross_entropy
+from jaxdenoise.model.model import Model, targets_of
+from jaxdenoise.tokenizer import Tokenizer
+from jaxdenoise.vocabulary import Vocabulary
+
+_STYLES = ("black on sky_blue1", "black on light_goldenrod1", "black on pale_green1")
+_STYLES += ("black on plum1", "black on light_salmon1", "black on aquamarine1")
+_SHADES = " ░▒▓█"
+_BAR = 12  # characters of the longest loss bar
+
+
+def show(
+    batch: Example, tokenizer: Tokenizer, losses: Any | None = None, *, examples: int = 2
+) -> None:
+    """Prints what a model reads and has to predict, with every target's loss where given.
+
+    Args:
+      batch: from a vmapped objective.
+      tokenizer: that made the tokens.
+      losses: Float[B, T] in nats, from `token_losses`.
+      examples: how many of the batch to show.
+    """
+    batch = jax.device_get(batch)
+    number = min(examples, len(batch.encoder_input_tokens))
+    for row in range(number):
+        example = jax.tree.map(lambda x, row=row: x[row], batch)
+        loss = None if losses is None else np.asarray(losses)[row]
+        rich.get_console().print(render_example(example, tokenizer, loss))
+
+
+def render_example(
+    example: Example, tokenizer: Tokenizer, losses: np.ndarray | None = None
+) -> RenderableType:
+    """One unbatched example as coloured tokens; with losses, one line a target."""
+    vocab = tokenizer.vocab
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    inputs = np.asarray(example.encoder_input_tokens)
+    if example.decoder_target_tokens is None:
+        targets, weights = targets_of(example, "encoder")
+        length = int(np.sum(example.encoder_segment_ids))
+        chosen = np.asarray(weights)[:length] > 0
+        marks = [0 if noise else None for noise in chosen]
+        grid.add_row("source", _coloured(tokenizer, np.asarray(targets)[:length], marks))
+        grid.add_row("inputs", _coloured(tokenizer, inputs[:length], marks))
+    else:
+        targets, weights = targets_of(example, "decoder")
+        real_inputs, real_targets = until_eos(inputs, vocab), until_eos(targets, vocab)
+        source = trace_sentinels(real_inputs, real_targets, vocab)
+        grid.add_row("source", _coloured(tokenizer, [t for t, _ in source], [s for _, s in source]))
+        marks = [vocab.sentinel_number.get(token) for token in real_inputs]
+        grid.add_row("inputs", _coloured(tokenizer, [*real_inputs, vocab.eos_id], [*marks, None]))
+        marks = _running(real_targets, vocab)
+        line = _coloured(tokenizer, [*real_targets, vocab.eos_id], [*marks, None])
+        grid.add_row("targets", line)
+    grid.add_row("weights", _weights(np.asarray(weights)))
+    if losses is None:
+        return grid
+    return Group(grid, Text(), _loss_table(example, tokenizer, losses))
+
+
+def show_gradients(
+    model: Model,
+    params: Params,
+    batch: Example,
+    loss: Loss = cross_entropy,
+    tokenizer: Tokenizer | None = None,
+    *,
+    row: int = 0,
+) -> None:
+    """Prints how strongly each target's loss pulls on each embedded encoder input, as a heat map.
+
+    Args:
+      model: maps a batch to logits.
+      params: of the model.
+      batch: from a vmapped objective.
+      loss: of (logits[…, V], targets[…]).
+      tokenizer: to label rows and columns; ids without.
+      row: which example.
+    """
+    example = jax.tree.map(lambda x: x[row], batch)
+    targets, weights = map(np.asarray, targets_of(example, model.stack))
+    strength = np.asarray(input_gradients(model, params, example, loss))
+    inputs = np.asarray(example.encoder_input_tokens)
+    used = np.flatnonzero(np.asarray(example.encoder_segment_ids))
+    chosen = np.flatnonzero(weights > 0)
+    console = rich.get_console()
+    label = max(8, min(18, console.width // 5))
+    top = max(float(strength[chosen].max(initial=0.0)), 1e-12)
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True, style="bold", max_width=label)
+    table.add_column(overflow="fold")
+    for place in chosen:
+        shades = np.minimum(strength[place, used] / top * len(_SHADES), len(_SHADES) - 1)
+        line = "".join(_SHADES[int(shade)] for shade in shades)
+        table.add_row(_label(tokenizer, targets[place]), line)
+    console.print("gradient of each target's loss (rows) at each encoder input (columns)")
+    console.print(table)
+    console.print(Text("columns: " + "|".join(_label(tokenizer, inputs[i]) for i in used)))
+
+
+def input_gradients(
+    model: Model, params: Params, example: Example, loss: Loss = cross_entropy
+) -> jax.Array:
+    """‖∂loss[t] / ∂embedded encoder input[i]‖ for every target t and input i: Float[T, I].
+
+    Args:
+      model: maps a batch to logits.
+      params: of the model.
+      example: unbatched.
+      loss: of (logits[…, V], targets[…]).
+    """
+    targets, _ = targets_of(example, model.stack)
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], example)
+    size = example.encoder_input_tokens.shape[-1]  # type: ignore[union-attr]
+    nudge = jnp.zeros((1, size, model.config.width))
+
+    def losses(nudge: jax.Array) -> jax.Array:
+        return loss(model.apply_nudged(params, batch, nudge), jnp.asarray(targets)[None])[0]
+
+    jacobian = jax.jacrev(losses)(nudge)[:, 0]
+    return jnp.linalg.norm(jacobian, axis=-1)
+
+
+def _coloured(tokenizer: Tokenizer, ids: Sequence[int], marks: Sequence[int | None]) -> Text:
+    line = Text()
+    for piece, mark in zip(tokenizer.pieces(ids), marks, strict=True):
+        style = "" if mark is None else _STYLES[mark % len(_STYLES)]
+        line.append(piece.replace("\n", "⏎"), style)
+    return line
+
+
+def _running(ids: Sequence[int], vocab: Vocabulary) -> list[int | None]:
+    spans: list[int | None] = []
+    for token in ids:
+        number = vocab.sentinel_number.get(token)
+        spans.append(number if number is not None or not spans else spans[-1])
+    return spans
+
+
+def _weights(weights: np.ndarray) -> str:
+    """The weights in runs: '1 × 29, 0 × 3'."""
+    ends = np.flatnonzero(np.diff(weights)) + 1
+    runs = np.split(weights, ends)
+    return ", ".join(f"{run[0]:g} × {len(run)}" for run in runs)
+
+
+def _loss_table(example: Example, tokenizer: Tokenizer, losses: np.ndarray) -> Table:
+    decoder = example.decoder_target_tokens is not None
+    targets, weights = targets_of(example, "decoder" if decoder else "encoder")
+    read = example.decoder_input_tokens if decoder else example.encoder_input_tokens
+    table = Table(box=None, pad_edge=False)
+    table.add_column("decoder reads" if decoder else "encoder reads", no_wrap=True)
+    table.add_column("predicts", no_wrap=True)
+    table.add_column("loss", justify="right")
+    table.add_column("")
+    chosen = np.flatnonzero(np.asarray(weights) > 0)
+    pieces = zip(
+        tokenizer.pieces(np.asarray(read)[chosen]),
+        tokenizer.pieces(np.asarray(targets)[chosen]),
+        losses[chosen],
+        strict=True,
+    )
+    for before, target, value in pieces:
+        bar = "█" * round(min(float(value) / 10, 1) * _BAR)
+        table.add_row(_quoted(before), _quoted(target), f"{value:.2f}", Text(bar, "red"))
+    return table
+
+
+def _quoted(piece: str) -> str:
+    return piece.replace("\n", "⏎").replace(" ", "␣") if piece.strip() != piece else piece
+
+
+def _label(tokenizer: Tokenizer | None, token: int) -> str:
+    return str(int(token)) if tokenizer is None else _quoted(tokenizer.pieces([token])[0])

@@ -1,0 +1,176 @@
+"""The report: one HTML file that opens offline, from the files of one run or of several."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from jaxdenoise.report.plots import Line, line_chart, smooth
+from jaxdenoise.training.metrics_file import read_metrics
+from jaxdenoise.training.run_directory import RunDirectory, read_json
+
+SPAN_COLOURS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """What a page shows of a run; a run that is not finished has no results yet."""
+
+    name: str
+    path: str
+    config: dict[str, Any]
+    store: dict[str, Any]
+    training: list[dict[str, Any]]
+    held_out: list[dict[str, Any]]
+    results: dict[str, Any] | None
+    gallery: list[dict[str, Any]]
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps with a row of metrics."""
+        return [row["step"] for row in self.training]
+
+    def series(self, *names: str) -> list[float]:
+        """A metric of every row, by the path of its name."""
+        values: list[Any] = list(self.training)
+        for name in names:
+            values = [value[name] for value in values]
+        return values
+
+
+def write_report(runs: Sequence[Path], output: Path) -> None:
+    """Writes the page.
+
+    Args:
+      runs: run directories.
+      output: the HTML file.
+    """
+    views = [_load(RunDirectory(path)) for path in runs]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["heat"] = _heat
+    environment.filters["visible"] = _visible
+    page = environment.get_template("page.html").render(
+        title=" · ".join(view.name for view in views),
+        runs=views,
+        loss_chart=_loss_chart(views),
+        speed_chart=_speed_chart(views),
+        module_charts=_module_charts(views[0]) if len(views) == 1 else [],
+        span_colours=SPAN_COLOURS,
+        as_json=lambda value: json.dumps(value, ensure_ascii=False),
+    )
+    partial = output.with_suffix(".partial")
+    partial.write_text(page, "utf-8")
+    partial.replace(output)
+
+
+def _load(run: RunDirectory) -> RunView:
+    saved, rows = read_json(run.config), read_metrics(run.metrics)
+    results = read_json(run.results) if run.results.exists() else None
+    held_out = [{"step": row["step"], **row["held_out"]} for row in rows if "held_out" in row]
+    if results is not None:
+        held_out.append({"step": saved["experiment"]["training"]["steps"], **results["held_out"]})
+    return RunView(
+        name=saved["name"],
+        path=str(run.path),
+        config=saved["experiment"],
+        store=saved["store"],
+        training=[row for row in rows if "loss" in row],
+        held_out=held_out,
+        results=results,
+        gallery=read_json(run.gallery) if run.gallery.exists() else [],
+    )
+
+
+def _loss_chart(views: Sequence[RunView]) -> str:
+    lines = []
+    for colour, view in enumerate(views):
+        prefix = f"{view.name}, " if len(views) > 1 else ""
+        loss = view.series("loss")
+        lines.append(Line(label="", x=view.steps, y=loss, colour=colour, faint=True))
+        label = f"{prefix}training, all targets"
+        lines.append(Line(label=label, x=view.steps, y=smooth(loss), colour=colour))
+        if view.held_out:
+            lines.append(
+                Line(
+                    label=f"{prefix}held out, text targets",
+                    x=[row["step"] for row in view.held_out],
+                    y=[row["text_loss"] for row in view.held_out],
+                    colour=colour + len(views),
+                    marked=True,
+                )
+            )
+    if len(views) == 1 and views[0].results is not None and views[0].steps:
+        ends = [0, views[0].steps[-1]]
+        for number, (name, row) in enumerate(views[0].results["baselines"].items(), 2):
+            level = [row["text_loss"]] * 2
+            lines.append(Line(label=name, x=ends, y=level, colour=number, dashed=True))
+    return line_chart("loss", lines, y_label="loss (nats a target)", title="Loss over steps")
+
+
+def _speed_chart(views: Sequence[RunView]) -> str:
+    lines = [
+        Line(
+            label=view.name if len(views) > 1 else "",
+            x=view.steps,
+            y=smooth(view.series("tokens_per_second"), 5),
+            colour=colour,
+        )
+        for colour, view in enumerate(views)
+    ]
+    title = "Source tokens a second over steps"
+    return line_chart(
+        "speed", lines, y_label="source tokens / s", title=title, size=(7.2, 2.2), from_zero=True
+    )
+
+
+def _module_charts(view: RunView) -> list[tuple[str, str]]:
+    """Gradient norm, update ratio and largest attention logit, a line a module."""
+    titles = {
+        "gradient_norm": ("Gradient norm by module", True),
+        "update_ratio": ("Update over parameter norm by module", True),
+        "max_attention_logit": ("Largest attention logit by module", False),
+    }
+    charts = []
+    for metric, (title, log) in titles.items():
+        names = list(view.training[0]["modules"][metric]) if view.training else []
+        lines = [
+            Line(
+                label=name,
+                x=view.steps,
+                y=smooth([_largest(v) for v in view.series("modules", metric, name)], 5),
+                colour=colour,
+            )
+            for colour, name in enumerate(n for n in names if not n.endswith("norm"))
+        ]
+        chart = line_chart(
+            metric, lines, y_label=metric.replace("_", " "), title=title, size=(7.2, 3.6), log=log
+        )
+        charts.append((title, chart))
+    return charts
+
+
+def _largest(value: float | list[float]) -> float:
+    """Of a scanned module's layers the one that stands out."""
+    return max(value) if isinstance(value, list) else value
+
+
+def _heat(loss: float | None) -> str:
+    """How strongly a target is tinted: 0 at no loss, full at ln 1000."""
+    return f"{min((loss or 0.0) / math.log(1000), 1.0):.2f}"
+
+
+def _visible(text: str) -> str:
+    """A token's text with its white space to be seen."""
+    return text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·" if text.isspace() else " ")

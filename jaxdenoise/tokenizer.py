@@ -1,0 +1,151 @@
+"""Tokenizers: byte-level BPE trained on the spot, or any tokenizer.json, with its vocabulary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from jaxdenoise.errors import UserError, require
+from jaxdenoise.vocabulary import Vocabulary
+
+PAD, EOS, MASK, SEPARATOR = "<pad>", "</s>", "<mask>", "<doc>"
+BYTES = 256
+_SENTINEL = re.compile(r"<extra_id_(\d+)>")
+
+
+class Tokenizer:
+    """Text to ids and back, and the `Vocabulary` that says which ids are special.
+
+    Args:
+      backend: a `tokenizers.Tokenizer`. Its special tokens are found by name: `<pad>`, `</s>`
+        (or `[PAD]`, `[SEP]`), `<mask>` or `[MASK]`, `<doc>`, and `<extra_id_k>` as sentinel k.
+
+    Raises:
+      UserError: no padding or no end-of-sequence token, or sentinels that skip a number.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer):
+        self._backend = backend
+        # "<extra_id_0>" in a corpus is text; only `encode(…, specials=True)` takes it as an id.
+        backend.encode_special_tokens = True
+        self.vocab = _vocabulary(backend)
+
+    def encode(self, text: str, *, specials: bool = False) -> np.ndarray:
+        """Returns Int32[n]; with `specials`, names such as `<extra_id_0>` become their ids."""
+        self._backend.encode_special_tokens = not specials
+        try:
+            ids = self._backend.encode(text, add_special_tokens=False).ids
+        finally:
+            self._backend.encode_special_tokens = True
+        return np.array(ids, np.int32)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Encodes many texts on all cores."""
+        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(e.ids, np.int32) for e in encoded]
+
+    def decode(self, ids: Sequence[int] | np.ndarray, *, specials: bool = False) -> str:
+        """Returns the text; special ids are left out, or written by name with `specials`."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=not specials)
+
+    def pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """Each token's own text, for display; bytes that are no whole character show as �."""
+        return [self._piece(int(i)) for i in ids]
+
+    def _piece(self, token: int) -> str:
+        if self.vocab.is_special[token]:
+            return self._backend.id_to_token(token) or f"<unused_{token}>"
+        return self._backend.decode([token], skip_special_tokens=False)
+
+    @cached_property
+    def token_bytes(self) -> np.ndarray:
+        """Int[V]: how many bytes of text each id stands for, 0 for special ids."""
+        sizes = np.zeros(self.vocab.size, np.int64)
+        byte_level = isinstance(self._backend.decoder, tokenizers.decoders.ByteLevel)
+        for token in self.vocab.ordinary_ids:
+            text = self._backend.id_to_token(int(token)) if byte_level else self._piece(int(token))
+            sizes[token] = len(text) if byte_level else len(text.encode())
+        return sizes
+
+    def to_json(self) -> str:
+        """The tokenizer as the text of a tokenizer.json, which other libraries load."""
+        return self._backend.to_str(pretty=True)
+
+
+def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, sentinels: int) -> Tokenizer:
+    """Trains a byte-level BPE: no unknown tokens, no normalisation, every text comes back as it was.
+
+    Args:
+      texts: the training split.
+      vocabulary_size: V, with the 4 + `sentinels` special ids and the 256 bytes included.
+      sentinels: how many; sentinel k is `V - 1 - k`.
+    """
+    least = 4 + BYTES + sentinels
+    require(
+        vocabulary_size >= least,
+        f"data.vocabulary_size is {vocabulary_size}; it needs at least {least} for 4 special "
+        f"tokens, {BYTES} bytes and {sentinels} sentinels (data.sentinels)",
+    )
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocabulary_size - sentinels,
+        special_tokens=[PAD, EOS, MASK, SEPARATOR],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    # A small corpus may run out of pairs to merge: ids up to the sentinels stay unused.
+    missing = vocabulary_size - sentinels - backend.get_vocab_size()
+    backend.add_special_tokens([f"<unused_{i}>" for i in range(missing)])
+    backend.add_special_tokens([f"<extra_id_{k}>" for k in reversed(range(sentinels))])
+    return Tokenizer(backend)
+
+
+def read_tokenizer(path: str | Path) -> Tokenizer:
+    """Reads a tokenizer.json.
+
+    Raises:
+      UserError: the file is missing or is no tokenizer.json.
+    """
+    path = Path(path)
+    require(path.is_file(), f"tokenizer '{path}' is not a file; give the path of a tokenizer.json")
+    try:
+        backend = tokenizers.Tokenizer.from_str(path.read_text("utf-8"))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"'{path}' is not a tokenizer.json: {error}") from error
+    return Tokenizer(backend)
+
+
+def _vocabulary(backend: tokenizers.Tokenizer) -> Vocabulary:
+    names = backend.get_vocab(with_added_tokens=True)
+
+    def find(*choices: str) -> int | None:
+        return next((names[c] for c in choices if c in names), None)
+
+    pad, eos = find(PAD, "[PAD]"), find(EOS, "[SEP]", "<|endoftext|>")
+    if pad is None or eos is None:
+        raise UserError("the tokenizer needs a padding and an end token: <pad> and </s> by name")
+    numbered = {int(m[1]): i for name, i in names.items() if (m := _SENTINEL.fullmatch(name))}
+    require(
+        sorted(numbered) == list(range(len(numbered))),
+        "the tokenizer's sentinels <extra_id_k> skip a number; add the missing ones",
+    )
+    mask, separator = find(MASK, "[MASK]"), find(SEPARATOR)
+    known = {pad, eos, mask, separator, *numbered.values()}
+    added = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
+    return Vocabulary(
+        size=max(names.values()) + 1,
+        pad_id=pad,
+        eos_id=eos,
+        mask_id=mask,
+        separator_id=separator,
+        sentinel_ids=tuple(numbered[k] for k in range(len(numbered))),
+        unused_ids=tuple(sorted(added - known)),
+    )

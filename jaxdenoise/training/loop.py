@@ -1,0 +1,216 @@
+"""The only loop: batches in; updates, metrics, evaluations and checkpoints out. Interruptible."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+from jaxdenoise.arrays import Rows, TrainState
+from jaxdenoise.data.rows import iterate
+from jaxdenoise.optim import build_schedule
+from jaxdenoise.training.checkpoint import Checkpoints
+from jaxdenoise.training.evaluation import Evaluator
+from jaxdenoise.training.metrics_file import MetricsFile
+from jaxdenoise.training.progress import ProgressLine
+from jaxdenoise.training.setup import Setup
+from jaxdenoise.training.step import Metrics
+
+
+class Interrupted(Exception):  # noqa: N818  # nothing went wrong
+    """A signal stopped the run; a checkpoint of `step` is saved."""
+
+    def __init__(self, step: int):
+        super().__init__(f"interrupted at step {step}")
+        self.step = step
+
+
+@dataclass
+class Clock:
+    """Where the time of a run goes, in seconds.
+
+    Attributes:
+      compiling: the step.
+      stepping: everything between the first step and the last but evaluations and saving.
+      waiting: of that, blocked on the next batch; an upper bound of what it costs, since the
+        device may be busy meanwhile.
+      source_tokens: tokens of the rows, before corruption and without padding.
+    """
+
+    compiling: float = 0.0
+    stepping: float = 0.0
+    waiting: float = 0.0
+    source_tokens: int = 0
+    steps: int = 0
+    _mark: float = field(default_factory=time.perf_counter, repr=False)
+
+    def start(self) -> None:
+        """Begins an interval."""
+        self._mark = time.perf_counter()
+
+    def stop(self) -> float:
+        """Ends it; returns its seconds."""
+        now = time.perf_counter()
+        elapsed, self._mark = now - self._mark, now
+        return elapsed
+
+    @property
+    def wait_share(self) -> float:
+        """Waiting as a share of stepping."""
+        return self.waiting / max(self.stepping, 1e-9)
+
+
+def run_steps(
+    setup: Setup,
+    checkpoints: Checkpoints,
+    metrics: MetricsFile,
+    evaluator: Evaluator,
+    console: Console,
+    *,
+    start: int,
+    state: TrainState,
+) -> tuple[TrainState, Clock]:
+    """Trains from `start` to the last step.
+
+    Step n is dispatched before the metrics of step n − 1 are fetched, so the device never waits
+    for the host's bookkeeping.
+
+    Args:
+      setup: from `build`.
+      checkpoints: where states are saved.
+      metrics: where rows are written.
+      evaluator: of held-out rows.
+      console: for the progress line.
+      start: updates made so far.
+      state: of that step, not placed.
+
+    Returns:
+      The final state, one copy of it, and where the time went.
+
+    Raises:
+      Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    training, backend = setup.experiment.training, setup.backend
+    clock = Clock()
+    with console.status("compiling"):
+        state = backend.place(state)
+        step = backend.compile(setup.step(), state, backend.split(setup.batches[0]))
+    clock.compiling = clock.stop()
+    log = _Log(setup, metrics, clock)
+    feed = iterate(setup.batches, start=start, threads=training.reading_threads)
+    with ProgressLine(console, training.steps) as line, _signals() as stop:
+        clock.start()
+        for number, rows in enumerate(_timed(feed, clock), start + 1):
+            state, values = step(state, backend.split(rows))
+            log.flush(line)
+            if number % training.log_every == 0 or number == training.steps:
+                log.hold(number, values)
+            evaluates = number % training.evaluate_every == 0 and number < training.steps
+            saves = number % training.checkpoint_every == 0 or number == training.steps
+            if evaluates or saves or stop.requested:
+                log.flush(line)
+                clock.stepping += clock.stop()
+                whole = backend.unplace(state)
+                if evaluates:
+                    held_out = evaluator(whole.params)
+                    metrics.append({"step": number, "held_out": held_out})
+                    console.print(_evaluation_line(number, held_out), highlight=False)
+                if saves or stop.requested:
+                    checkpoints.save(whole, number)
+                if stop.requested and number < training.steps:
+                    raise Interrupted(number)
+                clock.start()
+    return backend.unplace(state), clock
+
+
+class _Log:
+    """Holds the metrics of a step until the next one is on its way, then writes them."""
+
+    def __init__(self, setup: Setup, metrics: MetricsFile, clock: Clock):
+        self._setup, self._metrics, self._clock = setup, metrics, clock
+        optimizer, training = setup.experiment.optimizer, setup.experiment.training
+        self._rate = build_schedule(optimizer, training.steps)
+        self._held: tuple[int, Metrics] | None = None
+        self._before = (0.0, 0.0, 0)
+
+    def hold(self, number: int, values: Metrics) -> None:
+        self._held = number, values
+
+    def flush(self, line: ProgressLine) -> None:
+        """Writes the held row, if there is one, and redraws the line."""
+        if self._held is None:
+            return
+        number, values = self._held
+        self._held = None
+        values = self._setup.backend.fetch(values)  # waits for the step
+        clock = self._clock
+        clock.stepping += clock.stop()
+        now = (clock.stepping, clock.waiting, clock.source_tokens)
+        seconds, waited, tokens = (new - old for new, old in zip(now, self._before, strict=True))
+        self._before = now
+        speed = {
+            "tokens_per_second": round(tokens / max(seconds, 1e-9)),
+            "data_wait": round(waited / max(seconds, 1e-9), 5),
+        }
+        rate = float(self._rate(number - 1))
+        self._metrics.append({"step": number, **values, "learning_rate": rate, **speed})
+        left = self._setup.experiment.training.steps - number
+        seconds_left = left * clock.stepping / max(clock.steps, 1)
+        line.update(
+            number,
+            float(values["loss"]),
+            speed["tokens_per_second"],
+            seconds_left,
+            clock.wait_share,
+        )
+
+
+class _Stop:
+    """Set by the first signal; a second one stops at once."""
+
+    requested = False
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Stop]:
+    """Turns SIGINT and SIGTERM into a request, while inside."""
+    stop = _Stop()
+
+    def request(number: int, frame: Any) -> None:
+        del frame
+        if stop.requested:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.requested = True
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _timed(feed: Iterator[Rows], clock: Clock) -> Iterator[Rows]:
+    """Passes batches on and adds up how long each was waited for."""
+    while True:
+        begin = time.perf_counter()
+        rows = next(feed, None)
+        clock.waiting += time.perf_counter() - begin
+        if rows is None:
+            return
+        clock.steps += 1
+        clock.source_tokens += int(rows.lengths.sum())
+        yield rows
+
+
+def _evaluation_line(step: int, held_out: dict[str, float]) -> str:
+    return (
+        f"step {step}: held-out text loss {held_out['text_loss']:.3f} nats, "
+        f"{held_out['bits_per_byte']:.3f} bits per byte"
+    )

@@ -1,0 +1,114 @@
+"""A whole run: claim a directory, resume or begin, train, evaluate, leave what a report needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxdenoise.arrays import Params
+from jaxdenoise.data.baselines import fit_baselines
+from jaxdenoise.data.rows import sample_rows
+from jaxdenoise.errors import require
+from jaxdenoise.experiment import Experiment
+from jaxdenoise.model.model import Model
+from jaxdenoise.optim import build_optimizer
+from jaxdenoise.training import samples
+from jaxdenoise.training.checkpoint import Checkpoints
+from jaxdenoise.training.evaluation import Evaluator, gap_closed
+from jaxdenoise.training.loop import Clock, run_steps
+from jaxdenoise.training.metrics_file import MetricsFile
+from jaxdenoise.training.run_directory import RunDirectory, read_json, write_json
+from jaxdenoise.training.setup import Setup
+from jaxdenoise.training.step import init
+
+SENTENCES = 5
+GALLERY_ROWS = 12
+
+
+def train(setup: Setup, name: str, run: RunDirectory, console: Console) -> dict[str, Any]:
+    """Trains an experiment in its directory; continues a run that was stopped.
+
+    Args:
+      setup: from `build`.
+      name: of the experiment.
+      run: where its files go.
+      console: for progress.
+
+    Returns:
+      What results.json holds. A finished run is not trained again.
+
+    Raises:
+      UserError: the directory belongs to another configuration.
+      Interrupted: a signal stopped the run; a checkpoint is saved.
+    """
+    run.claim(name, setup.experiment, setup.store.manifest)
+    if run.results.exists():
+        return read_json(run.results)
+    run.tokenizer.write_text(setup.store.tokenizer.to_json(), "utf-8")
+    data, training = setup.experiment.data, setup.experiment.training
+    rows = sample_rows(setup.store.tokens("held_out"), data.raw_length, training.evaluation_rows)
+    evaluator = Evaluator(setup.objective, setup.model, rows, setup.store.tokenizer.token_bytes)
+    checkpoints = Checkpoints(run.checkpoints, training.keep_checkpoints)
+    try:
+        state, start = setup.initial_state(), checkpoints.latest() or 0
+        if start:
+            state = checkpoints.restore(state, start)
+            console.print(f"continuing {run.path} from step {start}", highlight=False)
+        metrics = MetricsFile(run.metrics, start)
+        clock = Clock()
+        if start < training.steps:
+            state, clock = run_steps(
+                setup, checkpoints, metrics, evaluator, console, start=start, state=state
+            )
+        with console.status("evaluating"):
+            return _finish(setup, run, evaluator, state.params, clock)
+    finally:
+        checkpoints.close()
+
+
+def restore_params(run: RunDirectory, experiment: Experiment, model: Model) -> Params:
+    """The parameters of a run's newest checkpoint, for using the model without its data.
+
+    Raises:
+      UserError: the run has no checkpoint yet.
+    """
+    tx = build_optimizer(experiment.optimizer, experiment.training.steps)
+    shapes = jax.eval_shape(lambda: init(jax.random.key(0), model, tx))
+    checkpoints = Checkpoints(run.checkpoints)
+    try:
+        require(
+            checkpoints.latest() is not None,
+            f"{run.path} has no checkpoint yet; train it first, the same command continues it",
+        )
+        return checkpoints.restore(shapes).params
+    finally:
+        checkpoints.close()
+
+
+def _finish(
+    setup: Setup, run: RunDirectory, evaluator: Evaluator, params: Params, clock: Clock
+) -> dict[str, Any]:
+    tokenizer, held_out = setup.store.tokenizer, setup.store.tokens("held_out")
+    models = fit_baselines(setup.store.tokens("train"), tokenizer.vocab.size)
+    final, baselines = evaluator(params), evaluator.baselines(models)
+    sentences = samples.find_sentences(held_out, tokenizer, SENTENCES)
+    raw_length = setup.experiment.data.raw_length
+    rows = sample_rows(held_out, raw_length, GALLERY_ROWS)
+    parts = (setup.objective, setup.model, params, tokenizer)
+    write_json(run.gallery, samples.gallery(*parts, rows))
+    results = {
+        "held_out": final,
+        "baselines": baselines,
+        "gap_closed": gap_closed(final, baselines),
+        "sentences": samples.fill_held_out_sentences(*parts, sentences) if sentences else [],
+        "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
+        "seconds": {"compiling": clock.compiling, "stepping": clock.stepping},
+        "data_wait": clock.wait_share,
+        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
+        "versions": {"jax": jax.__version__, **setup.store.manifest["identity"]["corpus"]},
+    }
+    write_json(run.results, results)
+    return results

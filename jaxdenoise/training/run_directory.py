@@ -1,0 +1,150 @@
+"""A run's folder: what is in it, and whose it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxdenoise.errors import UserError, require
+from jaxdenoise.experiment import Experiment, digest, flatten, from_dict, to_dict
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run.
+
+    config.json the experiment, spelled out · tokenizer.json · metrics.jsonl a row every few steps
+    · checkpoints/ · results.json, gallery.json what the report shows · report.html
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The experiment and the digest of the token store, as JSON."""
+        return self.path / "config.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """A copy of the store's tokenizer, so that the run can be used without the corpus."""
+        return self.path / "tokenizer.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Orbax checkpoints by step."""
+        return self.path / "checkpoints"
+
+    @property
+    def results(self) -> Path:
+        """Final figures and baselines."""
+        return self.path / "results.json"
+
+    @property
+    def gallery(self) -> Path:
+        """Held-out examples with predictions."""
+        return self.path / "gallery.json"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.path / "report.html"
+
+    def check(self, experiment: Experiment, store: dict[str, Any] | None = None) -> None:
+        """Raises `UserError` unless the directory is free, or this experiment's already.
+
+        Args:
+          experiment: of the run.
+          store: the manifest of its token store, once that is known.
+        """
+        if not self.config.exists():
+            require(
+                not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())),
+                f"{self.path} is not empty and is no run; choose another --run-dir",
+            )
+            return
+        saved = read_json(self.config)
+        self._refuse_other(flatten(saved["experiment"]), flatten(to_dict(experiment)))
+        if store is not None:
+            mine, other = store["identity_digest"], saved["store"]["identity_digest"]
+            require(
+                mine == other,
+                f"{self.path} was trained on the token store {other}, now it would be {mine} "
+                "(changed files, or other versions of Python and the documented packages); choose "
+                "another --run-dir",
+            )
+
+    def claim(self, name: str, experiment: Experiment, store: dict[str, Any]) -> None:
+        """Creates the directory for this experiment, or finds that it is its own already.
+
+        Args:
+          name: of the experiment.
+          experiment: of the run.
+          store: the manifest of its token store.
+
+        Raises:
+          UserError: the directory belongs to another configuration or other data.
+        """
+        self.check(experiment, store)
+        if not self.config.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            saved = {"name": name, "experiment": to_dict(experiment), "store": store}
+            write_json(self.config, saved)
+
+    def _refuse_other(self, saved: dict[str, Any], mine: dict[str, Any]) -> None:
+        for field in sorted(saved.keys() | mine.keys()):
+            old, new = saved.get(field), mine.get(field)
+            require(
+                old == new,
+                f"{self.path} was made by another configuration: {field} is {old} there and {new} "
+                "here; choose another --run-dir, or give the same fields to continue it",
+            )
+
+
+def default_directory(name: str, experiment: Experiment, root: Path = RUNS) -> RunDirectory:
+    """./runs/NAME-HASH8: another configuration is another directory."""
+    return RunDirectory(root / f"{name}-{digest(experiment)}")
+
+
+def open_run(path: str | Path) -> tuple[RunDirectory, str, Experiment]:
+    """Opens a run: its files, its experiment's name, and the experiment.
+
+    Raises:
+      UserError: the path holds no run.
+    """
+    run = RunDirectory(Path(path))
+    require(
+        run.config.is_file(),
+        f"'{path}' is not a run: it has no config.json; give a directory that `jaxdenoise train` "
+        f"made{_known_runs()}",
+    )
+    saved = read_json(run.config)
+    return run, saved["name"], from_dict(saved["experiment"])
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON, or raises `UserError` naming the file."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON beside its place, then moves it there: whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    partial.replace(path)
+
+
+def _known_runs() -> str:
+    found = sorted(str(config.parent) for config in RUNS.glob("*/config.json"))
+    return f", such as {', '.join(found[:5])}" if found else ""

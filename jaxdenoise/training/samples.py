@@ -1,0 +1,192 @@
+"""Held-out text as a person sees it: blanks filled in, and a gallery for the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdenoise.arrays import Example, Params, Rows
+from jaxdenoise.corruption.restore import split_at_sentinels, trace_sentinels, until_eos
+from jaxdenoise.errors import require
+from jaxdenoise.model.decoding import greedy
+from jaxdenoise.model.model import Model, targets_of
+from jaxdenoise.objectives.registry import Objective
+from jaxdenoise.tokenizer import MASK, Tokenizer
+from jaxdenoise.training.step import corrupt, token_losses
+from jaxdenoise.vocabulary import Vocabulary
+
+_SENTENCE = re.compile(r"(?:^|(?<=[.\n] ))[A-Z][a-z]+ [\w ,'\n()-]{40,120}\.(?=\s)")
+_BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
+_FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
+
+Pieces = list[dict[str, Any]]
+"""A text in pieces: {"text": …}, or for a blank {"model": …} and, where known, {"truth": …}."""
+
+
+def fill_blanks(
+    model: Model, params: Params, tokenizer: Tokenizer, texts: Sequence[str]
+) -> list[Pieces]:
+    """Fills the blanks of texts, `<mask>` each, with greedy decoding.
+
+    Args:
+      model: an encoder-decoder trained with sentinels.
+      params: of the model.
+      tokenizer: of the run.
+      texts: each with at least one `<mask>`, or `<extra_id_0>`, `<extra_id_1>`, … in order.
+
+    Raises:
+      UserError: a text without blanks, or with more than there are sentinels.
+    """
+    sentinels = len(tokenizer.vocab.sentinel_ids)
+    encoded = []
+    for text in texts:
+        blanks = len(_BLANK.findall(text))
+        require(blanks > 0, f"the text has no blank: write {MASK} where words are missing")
+        require(
+            blanks <= sentinels, f"the text has {blanks} blanks; the tokenizer allows {sentinels}"
+        )
+        numbers = iter(range(blanks))
+        named = _BLANK.sub(lambda _: f"<extra_id_{next(numbers)}>", text)  # noqa: B023
+        ids = tokenizer.encode(named, specials=True).tolist()
+        encoded.append([*ids, tokenizer.vocab.eos_id])
+    return _fill(model, params, tokenizer, encoded, [{} for _ in encoded])
+
+
+def fill_held_out_sentences(
+    objective: Objective, model: Model, params: Params, tokenizer: Tokenizer, sentences: list[str]
+) -> list[Pieces]:
+    """Corrupts sentences with the run's objective and fills them in; gives the truth beside it."""
+    encoded = [tokenizer.encode(sentence) for sentence in sentences]
+    length = max(map(len, encoded))
+    rows = Rows(
+        tokens=np.stack([np.pad(ids, (0, length - len(ids))) for ids in encoded]),
+        lengths=np.array([len(ids) for ids in encoded], np.int32),
+        example_ids=np.arange(len(encoded), dtype=np.uint32),
+        epochs=np.zeros(len(encoded), np.uint32),
+    )
+    batch = jax.device_get(corrupt(objective, rows))
+    inputs = [[*until_eos(ids, tokenizer.vocab)] for ids in batch.encoder_input_tokens]
+    ended = [[*ids, tokenizer.vocab.eos_id] for ids in inputs]
+    truth = [split_at_sentinels(ids, tokenizer.vocab) for ids in batch.decoder_target_tokens]
+    return _fill(model, params, tokenizer, ended, truth)
+
+
+def find_sentences(tokens: np.ndarray, tokenizer: Tokenizer, number: int) -> list[str]:
+    """Picks sentences of plain prose from a token stream, the same ones every time."""
+    text = tokenizer.decode(tokens[:200_000], specials=True)
+    found = sorted({" ".join(match.split()) for match in _SENTENCE.findall(text)})
+    order = np.random.Generator(np.random.Philox(key=0)).permutation(len(found))
+    return [found[i] for i in order[:number]]
+
+
+def gallery(
+    objective: Objective, model: Model, params: Params, tokenizer: Tokenizer, rows: Rows
+) -> list[dict[str, Any]]:
+    """Held-out rows token by token: source, inputs, targets with their loss, greedy prediction.
+
+    Returns:
+      For each row {"source", "inputs", "targets", "prediction"}: lists of tokens, each
+      {"text", "span" (the number of its noise span, or None)} and for targets {"loss" (nats)}.
+    """
+    vocab = tokenizer.vocab
+    batch = corrupt(objective, rows)
+    targets, _ = targets_of(batch, model.stack)
+    losses = jax.device_get(token_losses(model, params, batch))
+    predicted = jax.device_get(greedy(model, params, batch, targets.shape[1], vocab))
+    batch = jax.device_get(batch)
+    shown = []
+    for row in range(len(rows.lengths)):
+        inputs = until_eos(batch.encoder_input_tokens[row], vocab)
+        target = until_eos(batch.decoder_target_tokens[row], vocab)
+        answer = until_eos(predicted[row], vocab)
+        source, spans = zip(*trace_sentinels(inputs, target, vocab), strict=True)
+        shown.append(
+            {
+                "source": _tokens(tokenizer, source, spans),
+                "inputs": _tokens(tokenizer, inputs, _spans_in_inputs(inputs, vocab)),
+                "targets": _tokens(
+                    tokenizer, target, _spans_in_targets(target, vocab), losses[row]
+                ),
+                "prediction": _tokens(tokenizer, answer, _spans_in_targets(answer, vocab)),
+            }
+        )
+    return shown
+
+
+def _fill(
+    model: Model,
+    params: Params,
+    tokenizer: Tokenizer,
+    inputs: list[list[int]],
+    truth: list[dict[int, list[int]]],
+) -> list[Pieces]:
+    """Decodes all inputs in one batch; returns each as text and filled blanks."""
+    length = max(map(len, inputs))
+    padded = [np.pad(np.array(ids, np.int32), (0, length - len(ids))) for ids in inputs]
+    real = [np.arange(length) < len(ids) for ids in inputs]
+    batch = Example(
+        encoder_input_tokens=np.stack(padded), encoder_segment_ids=np.stack(real).astype(np.int32)
+    )
+    answers = jax.device_get(greedy(model, params, batch, _FILL_LENGTH, tokenizer.vocab))
+    return [
+        _pieces(tokenizer, ids, split_at_sentinels(answer, tokenizer.vocab), known)
+        for ids, answer, known in zip(inputs, answers, truth, strict=True)
+    ]
+
+
+def _pieces(
+    tokenizer: Tokenizer,
+    inputs: list[int],
+    answers: dict[int, list[int]],
+    truth: dict[int, list[int]],
+) -> Pieces:
+    pieces: Pieces = []
+    text: list[int] = []
+    for token in [*until_eos(inputs, tokenizer.vocab), None]:
+        span = None if token is None else tokenizer.vocab.sentinel_number.get(token)
+        if token is not None and span is None:
+            text.append(token)
+            continue
+        if text:
+            pieces.append({"text": tokenizer.decode(text)})
+            text = []
+        if span is not None:
+            blank = {"model": tokenizer.decode(answers.get(span, []))}
+            if span in truth:
+                blank["truth"] = tokenizer.decode(truth[span])
+            pieces.append(blank)
+    return pieces
+
+
+def _tokens(
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    spans: Sequence[int | None],
+    losses: np.ndarray | None = None,
+) -> list[dict[str, Any]]:
+    """Tokens for display, each with its text, its span and, for targets, its loss."""
+    shown: list[dict[str, Any]] = [
+        {"text": text, "span": span}
+        for text, span in zip(tokenizer.pieces(ids), spans, strict=True)
+    ]
+    if losses is not None:
+        for token, loss in zip(shown, losses, strict=False):  # losses go on into the padding
+            token["loss"] = round(float(loss), 3)
+    return shown
+
+
+def _spans_in_inputs(ids: Sequence[int], vocab: Vocabulary) -> list[int | None]:
+    """In inputs a span is its sentinel alone."""
+    return [vocab.sentinel_number.get(token) for token in ids]
+
+
+def _spans_in_targets(ids: Sequence[int], vocab: Vocabulary) -> list[int | None]:
+    """In targets a span is its sentinel and what follows it."""
+    spans: list[int | None] = []
+    for number in _spans_in_inputs(ids, vocab):
+        spans.append(number if number is not None or not spans else spans[-1])
+    return spans

@@ -1,0 +1,81 @@
+"""From an experiment to the things that run it: store, objective, model, optimizer, devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import optax
+
+from jaxdenoise import keys
+from jaxdenoise.arrays import TrainState
+from jaxdenoise.data.rows import Batches
+from jaxdenoise.data.store import TokenStore, prepare
+from jaxdenoise.experiment import Experiment
+from jaxdenoise.model.model import Model, build_model
+from jaxdenoise.objectives.registry import Objective
+from jaxdenoise.optim import build_optimizer
+from jaxdenoise.training.parallel import Backend, make_backend
+from jaxdenoise.training.step import Step, init, make_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Everything a run needs, built and checked, nothing written yet but the token store."""
+
+    experiment: Experiment
+    store: TokenStore
+    objective: Objective
+    model: Model
+    tx: optax.GradientTransformation
+    backend: Backend
+    batches: Batches
+
+    def step(self) -> Step:
+        """The pure training step of this experiment, for its backend."""
+        training = self.experiment.training
+        return make_step(
+            self.objective,
+            self.model,
+            self.tx,
+            z_loss=training.z_loss,
+            normalisation=training.normalisation,
+            across=self.backend.across,
+        )
+
+    def initial_state(self) -> TrainState:
+        """Parameters from the experiment's seed; not placed on the backend's devices yet."""
+        return init(keys.stream("init", self.experiment.seed), self.model, self.tx)
+
+
+def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
+    """Builds an experiment.
+
+    Args:
+      experiment: a valid one; what depends on data and devices is checked here.
+      store: the token store of `experiment.data`, prepared if None.
+
+    Raises:
+      UserError: a corpus shorter than a row, more spans than the tokenizer has sentinels, or a
+        batch that the devices do not divide.
+    """
+    data, training = experiment.data, experiment.training
+    backend = make_backend(training.backend, training.batch_size)
+    store = prepare(data) if store is None else store
+    vocab = store.tokenizer.vocab
+    experiment.objective.check(data.raw_length, len(vocab.sentinel_ids))
+    batches = Batches(
+        tokens=store.tokens("train"),
+        raw_length=data.raw_length,
+        batch_size=training.batch_size,
+        steps=training.steps,
+        seed=experiment.seed,
+    )
+    return Setup(
+        experiment=experiment,
+        store=store,
+        objective=experiment.objective.build(vocab),
+        model=build_model(experiment.model, vocab),
+        tx=build_optimizer(experiment.optimizer, training.steps),
+        backend=backend,
+        batches=batches,
+    )

@@ -1,0 +1,98 @@
+"""Which ids are text and which are special: all that a corruption needs to know of a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from jaxdenoise.errors import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """The ids of a tokenizer, by their role.
+
+    Every id in `[0, size)` that has no role here is an ordinary id, one that stands for text. A
+    token id of 0 may be text: padding is decided by lengths and weights, never by the id.
+
+    Attributes:
+      size: V, the number of ids, special ones included.
+      pad_id: fills positions past the end; also starts the decoder, as in T5.
+      eos_id: ends inputs and targets.
+      mask_id: `[MASK]`, for objectives that write one mask; None if the tokenizer lacks it.
+      separator_id: stands between documents in a row. It is not `eos_id`: a noise span may cover
+        a separator, and an EOS inside a target would end decoding there.
+      sentinel_ids: the id of sentinel 0, 1, …; T5's order is descending, see `with_sentinels`.
+      unused_ids: ids that no text is encoded to (padding of the vocabulary, an unknown token).
+
+    Raises:
+      UserError: an id outside [0, size), or one id in two roles.
+
+    Example:
+      >>> vocab = Vocabulary.with_sentinels(size=1000, sentinels=100)
+      >>> vocab.sentinel_ids[:3]
+      (999, 998, 997)
+      >>> bool(vocab.is_special[999]), bool(vocab.is_special[10])
+      (True, False)
+    """
+
+    size: int
+    pad_id: int = 0
+    eos_id: int = 1
+    mask_id: int | None = None
+    separator_id: int | None = None
+    sentinel_ids: tuple[int, ...] = ()
+    unused_ids: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        special = self.special_ids
+        for token in special:
+            require(
+                0 <= token < self.size,
+                f"vocabulary: special id {token} is outside [0, {self.size}); give `size` as the "
+                "number of ids with the special ones included",
+            )
+        twice = sorted({token for token in special if special.count(token) > 1})
+        require(not twice, f"vocabulary: {twice} have two roles each; give each role its own id")
+
+    @classmethod
+    def with_sentinels(cls, *, size: int, sentinels: int = 100, **roles) -> Vocabulary:
+        """A vocabulary whose sentinel k is the id `size - 1 - k`, T5's descending order."""
+        ids: Iterable[int] = range(size - 1, size - 1 - sentinels, -1)
+        return cls(size=size, sentinel_ids=tuple(ids), **roles)
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """All ids with a role, in no particular order."""
+        optional = [i for i in (self.mask_id, self.separator_id) if i is not None]
+        return (self.pad_id, self.eos_id, *optional, *self.sentinel_ids, *self.unused_ids)
+
+    def require_mask(self) -> int:
+        """Returns `mask_id`; raises `UserError` if the vocabulary has none."""
+        require(
+            self.mask_id is not None,
+            "the vocabulary has no mask token, which this objective writes; add <mask> to the "
+            "tokenizer or choose an objective that writes sentinels",
+        )
+        return self.mask_id  # type: ignore[return-value]
+
+    @cached_property
+    def sentinel_number(self) -> dict[int, int]:
+        """The number of each sentinel by its id."""
+        return {token: number for number, token in enumerate(self.sentinel_ids)}
+
+    @cached_property
+    def is_special(self) -> np.ndarray:
+        """Bool[V]: True for ids that do not stand for text."""
+        table = np.zeros(self.size, bool)
+        table[list(self.special_ids)] = True
+        table.setflags(write=False)
+        return table
+
+    @cached_property
+    def ordinary_ids(self) -> np.ndarray:
+        """Int[number of ordinary ids]: the ids that stand for text, ascending."""
+        return np.flatnonzero(~self.is_special)

@@ -1,0 +1,111 @@
+"""Eight CPU devices, shapes and dtypes checked at run time, and small things to train on."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+# The modules of array functions; PyTree classes stay outside, JAX fills them with other things.
+CHECKED = (
+    "jaxdenoise.corruption.masks",
+    "jaxdenoise.corruption.rewrite",
+    "jaxdenoise.corruption.restore",
+    "jaxdenoise.keys",
+    "jaxdenoise.losses",
+    "jaxdenoise.model.attention",
+    "jaxdenoise.model.decoding",
+    "jaxdenoise.optim",
+    "jaxdenoise.training.metrics",
+)
+install_import_hook(CHECKED, "tests.checker.check")
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+from jaxdenoise.arrays import Rows
+from jaxdenoise.vocabulary import Vocabulary
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the time
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)
+hypothesis.settings.load_profile("default")
+
+
+@pytest.fixture
+def vocab() -> Vocabulary:
+    """V = 1000 with 100 sentinels, a mask and a separator."""
+    return Vocabulary.with_sentinels(size=1000, sentinels=100, mask_id=2, separator_id=3)
+
+
+@pytest.fixture
+def make_rows():
+    """A function for rows of random ordinary tokens."""
+
+    def make(batch: int, length: int, *, lengths=None, seed: int = 0) -> Rows:
+        rng = np.random.default_rng(seed)
+        return Rows(
+            tokens=rng.integers(10, 900, (batch, length)).astype(np.int32),
+            lengths=np.array(lengths if lengths is not None else [length] * batch, np.int32),
+            example_ids=np.arange(batch, dtype=np.uint32),
+            epochs=np.zeros(batch, np.uint32),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A small text file: sentences that can be learnt, in 300 documents."""
+    rng = np.random.default_rng(0)
+    names, verbs = ["array", "matrix", "vector", "list"], ["Return", "Compute", "Print", "Sort"]
+    lines = [
+        f"{rng.choice(verbs)} the {rng.choice(names)} number {rng.integers(10_000)} "
+        f"of the {rng.choice(names)}, along axis {rng.integers(9)} or none at all."
+        for _ in range(300)
+    ]
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text("\n\n".join(lines), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Token stores of the tests, away from the user's."""
+    place = tmp_path_factory.mktemp("cache")
+    os.environ["JAXDENOISE_CACHE"] = str(place)
+    return place
+
+
+@pytest.fixture
+def tiny(corpus):
+    """An experiment that trains in a second."""
+    from jaxdenoise import config
+    from jaxdenoise.experiment import Experiment
+
+    return Experiment(
+        data=config.DataConfig(
+            files=(str(corpus),), vocabulary_size=400, sentinels=20, raw_length=40, held_out=0.2
+        ),
+        model=config.ModelConfig(
+            width=16,
+            mlp_width=32,
+            heads=2,
+            head_width=8,
+            encoder_layers=1,
+            decoder_layers=1,
+            dropout_rate=0.1,
+        ),
+        optimizer=config.OptimizerConfig(learning_rate=3e-3, warmup_steps=4),
+        training=config.TrainingConfig(
+            steps=12,
+            batch_size=8,
+            log_every=2,
+            evaluate_every=4,
+            evaluation_rows=10,
+            checkpoint_every=5,
+        ),
+    )

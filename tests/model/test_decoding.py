@@ -1,0 +1,72 @@
+"""Greedy decoding against a plain loop, and reading a model's answer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdenoise.errors import UserError
+from jaxdenoise.model.decoding import greedy
+from jaxdenoise.tokenizer import train_tokenizer
+from jaxdenoise.training import samples
+from jaxdenoise.training.step import corrupt
+from tests.model.test_transformer import initial, logits_of, make_model, spread
+
+
+@pytest.fixture
+def batch(vocab, make_rows):
+    import jaxdenoise as jd
+
+    return corrupt(jd.configure("span_corruption").build(vocab), make_rows(3, 30))
+
+
+def test_greedy_is_the_argmax_step_by_step(batch, vocab):
+    model = make_model()
+    params = spread(initial(model))
+    ours = np.asarray(greedy(model, params, batch, 6, vocab))
+    outputs = np.zeros((3, 6), np.int32)
+    ended = np.zeros(3, bool)
+    for step in range(6):
+        inputs = np.pad(outputs[:, :-1], ((0, 0), (1, 0)))
+        example = batch.replace(
+            decoder_input_tokens=jnp.asarray(inputs),
+            decoder_segment_ids=jnp.ones((3, 6), jnp.int32),
+        )
+        logits = logits_of(model, params, example)[:, step, : vocab.size]
+        outputs[:, step] = np.where(ended, 0, logits.argmax(axis=-1))
+        ended |= outputs[:, step] == 1
+    np.testing.assert_array_equal(ours, outputs)
+
+
+def test_decoding_stops_at_eos_and_never_writes_ids_outside_the_vocabulary(batch, vocab):
+    model = make_model()
+    params = jax.tree.map(jnp.zeros_like, initial(model))
+    params["decoder"]["norm"]["scale"] = jnp.ones(16)
+    params["embedding"] = jnp.ones_like(params["embedding"])
+    params["projection"] = params["projection"].at[:, 1].set(1).at[:, 1020].set(9)
+    outputs = np.asarray(greedy(model, params, batch, 5, vocab))
+    np.testing.assert_array_equal(outputs, [[1, 0, 0, 0, 0]] * 3)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["Return the sum of the array. " * 3], vocabulary_size=400, sentinels=9)
+
+
+@pytest.mark.parametrize("text", ["Return the <mask> of <mask>.", "A <extra_id_0> b <extra_id_1>"])
+def test_blanks_are_filled_in_their_places(text, tokenizer):
+    model = make_model()
+    [pieces] = samples.fill_blanks(model, initial(model), tokenizer, [text])
+    blanks = [piece for piece in pieces if "model" in piece]
+    assert len(blanks) == 2
+    expected = text.replace("<mask>", "|").replace("<extra_id_0>", "|").replace("<extra_id_1>", "|")
+    joined = "".join(piece["text"] if "text" in piece else "|" for piece in pieces)
+    assert joined == expected
+
+
+def test_a_text_without_a_blank_or_with_too_many_is_refused(tokenizer):
+    model = make_model()
+    with pytest.raises(UserError, match="no blank: write <mask>"):
+        samples.fill_blanks(model, initial(model), tokenizer, ["nothing missing"])
+    with pytest.raises(UserError, match="10 blanks; the tokenizer allows 9"):
+        samples.fill_blanks(model, initial(model), tokenizer, ["<mask> " * 10])

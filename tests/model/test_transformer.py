@@ -1,0 +1,247 @@
+"""The model against plain NumPy, and what it must not depend on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdenoise as jd
+from jaxdenoise.model.model import Model, targets_of
+from jaxdenoise.training.step import corrupt
+from tests.reference import t5 as reference
+
+SHAPE = {"heads": 2, "buckets": 8, "max_distance": 16}
+
+
+def make_model(architecture="encoder_decoder", **fields) -> Model:
+    config = jd.ModelConfig(
+        architecture=architecture,
+        width=16,
+        mlp_width=24,
+        heads=2,
+        head_width=5,
+        encoder_layers=3,
+        decoder_layers=2,
+        relative_buckets=8,
+        relative_max_distance=16,
+        **fields,
+    )
+    return Model(config, 1024)
+
+
+@pytest.fixture
+def batch(vocab, make_rows):
+    objective = jd.configure("span_corruption", noise_density=0.3).build(vocab)
+    return jax.jit(lambda rows: corrupt(objective, rows))(make_rows(3, 40, lengths=[40, 23, 2]))
+
+
+@functools.cache
+def jitted(model):
+    return jax.jit(model.apply)
+
+
+@functools.cache
+def initial(model, seed=0):
+    return model.init(jax.random.key(seed))
+
+
+def logits_of(model, params, batch, dropout_keys=None):
+    return np.asarray(jitted(model)(params, batch, dropout_keys))
+
+
+def spread(params):
+    """Parameters far enough from their initialisation that every one of them matters."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(9), len(leaves))
+    moved = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, moved)
+
+
+@pytest.mark.parametrize("architecture", ["encoder_decoder", "encoder"])
+def test_logits_are_those_of_the_numpy_reference(architecture, batch):
+    model = make_model(architecture)
+    params = spread(initial(model))
+    ours = logits_of(model, params, batch)
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    for row in range(3):
+        example = jax.tree.map(lambda x, row=row: np.asarray(x[row]), batch)
+        segments = getattr(example, f"{model.stack}_segment_ids")
+        expected = reference.logits(wide, example, **SHAPE)
+        real = segments > 0  # what padding positions compute is nobody's business
+        np.testing.assert_allclose(ours[row][real], expected[real], rtol=1e-4, atol=1e-3)
+
+
+def test_relative_buckets_are_those_of_the_reference():
+    from jaxdenoise.model.attention import relative_bucket
+
+    distances = np.arange(-300, 301)
+    for bidirectional in (True, False):
+        for buckets, furthest in ((32, 128), (8, 16), (16, 100)):
+            ours = relative_bucket(
+                jnp.asarray(distances),
+                bidirectional=bidirectional,
+                buckets=buckets,
+                max_distance=furthest,
+            )
+            expected = [reference.bucket(d, bidirectional, buckets, furthest) for d in distances]
+            np.testing.assert_array_equal(ours, expected)
+
+
+def test_explicit_positions_that_count_up_are_the_default(batch):
+    model = make_model()
+    params = spread(initial(model))
+    inputs, targets = batch.encoder_input_tokens, batch.decoder_input_tokens
+    counted = batch.replace(
+        encoder_positions=jnp.broadcast_to(jnp.arange(inputs.shape[1]), inputs.shape),
+        decoder_positions=jnp.broadcast_to(jnp.arange(targets.shape[1]), targets.shape),
+    )
+    difference = logits_of(model, params, batch) - logits_of(model, params, counted)
+    assert np.abs(difference).max() < 1e-4
+
+
+def test_padding_added_changes_nothing(batch):
+    model = make_model()
+    params = spread(initial(model))
+    fields = {}
+    for name in ("encoder_input_tokens", "encoder_segment_ids"):
+        fields[name] = jnp.pad(getattr(batch, name), ((0, 0), (0, 7)))
+    for name in ("decoder_input_tokens", "decoder_segment_ids"):
+        fields[name] = jnp.pad(getattr(batch, name), ((0, 0), (0, 5)))
+    wider = batch.replace(**fields)
+    ours = logits_of(model, params, batch)
+    padded = logits_of(model, params, wider)[:, : ours.shape[1]]
+    real = np.asarray(batch.decoder_segment_ids) > 0
+    np.testing.assert_allclose(ours[real], padded[real], atol=2e-4)
+
+
+def test_a_later_target_never_reaches_an_earlier_position(batch):
+    model = make_model()
+    params = spread(initial(model))
+    place = 6
+    changed = batch.replace(decoder_input_tokens=batch.decoder_input_tokens.at[:, place].add(1))
+    before, after = logits_of(model, params, batch), logits_of(model, params, changed)
+    np.testing.assert_array_equal(before[:, :place], after[:, :place])
+    assert not np.array_equal(before[0, place], after[0, place])
+
+
+def test_one_segment_never_reaches_another(batch):
+    model = make_model()
+    params = spread(initial(model))
+
+    def in_two(ids):
+        return jnp.where(jnp.arange(ids.shape[1]) < ids.shape[1] // 2, ids, 2 * ids)
+
+    packed = batch.replace(
+        encoder_segment_ids=in_two(batch.encoder_segment_ids),
+        decoder_segment_ids=in_two(batch.decoder_segment_ids),
+    )
+    changed = packed.replace(
+        encoder_input_tokens=packed.encoder_input_tokens.at[:, 0].add(1),
+        decoder_input_tokens=packed.decoder_input_tokens.at[:, 1].add(1),
+    )
+    before, after = logits_of(model, params, packed), logits_of(model, params, changed)
+    second = np.asarray(packed.decoder_segment_ids) == 2
+    np.testing.assert_array_equal(before[second], after[second])
+    first = np.asarray(packed.decoder_segment_ids) == 1
+    assert not np.array_equal(before[first], after[first])
+
+
+def test_order_of_the_batch_changes_nothing(batch):
+    model = make_model()
+    params = initial(model)
+    turned = jax.tree.map(lambda x: x[::-1], batch)
+    np.testing.assert_allclose(
+        logits_of(model, params, batch), logits_of(model, params, turned)[::-1], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("fields", [{"remat": "full"}, {"remat": "dots"}, {"scan_unroll": 2}])
+def test_how_it_is_computed_changes_neither_values_nor_gradients(fields, batch):
+    plain, other = make_model(), make_model(**fields)
+    params = initial(plain)
+    targets, weights = targets_of(batch, "decoder")
+
+    def loss(model):
+        return lambda p: jd.loss_terms(model.apply(p, batch), targets, weights).loss
+
+    expected, ours = (jax.jit(jax.grad(loss(m)))(params) for m in (plain, other))
+    assert_gradients_agree(ours, expected)
+
+
+def test_fewer_residuals_are_stored_with_remat(batch):
+    """Remat must do something: the backward pass computes the products of the blocks again."""
+    targets, weights = targets_of(batch, "decoder")
+
+    def products(model):
+        params = initial(model)
+
+        def loss(p):
+            return jd.loss_terms(model.apply(p, batch), targets, weights).loss
+
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
+
+    assert products(make_model(remat="full")) > products(make_model())
+
+
+def test_initialisation_depends_on_the_key_alone(batch):
+    model = make_model()
+    one, again = model.init(jax.random.key(0)), model.init(jax.random.key(0))
+    other = model.init(jax.random.key(1))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, again))
+    assert not jnp.array_equal(one["embedding"], other["embedding"])
+
+
+def test_queries_start_small():
+    config = jd.ModelConfig(width=256, heads=4, head_width=64, encoder_layers=1, decoder_layers=1)
+    layers = Model(config, 128).init(jax.random.key(0))["encoder"]["layers"]
+    ratio = layers["self_attention"]["query"].std() / layers["self_attention"]["key"].std()
+    np.testing.assert_allclose(ratio, 64**-0.5, rtol=0.05)
+
+
+def test_dropout_follows_the_examples_key_not_its_place(batch):
+    model = make_model(dropout_rate=0.5)
+    params = initial(model)
+    keys = jax.random.split(jax.random.key(3), 3)
+    dropped = logits_of(model, params, batch, keys)
+    turned = logits_of(model, params, jax.tree.map(lambda x: x[::-1], batch), keys[::-1])
+    np.testing.assert_allclose(dropped, turned[::-1], atol=1e-5)
+    assert not np.allclose(dropped, logits_of(model, params, batch), atol=1e-2)
+
+
+def test_bfloat16_keeps_parameters_and_logits_in_float32(batch):
+    model = make_model(compute_dtype="bfloat16")
+    params = initial(model)
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    logits = logits_of(model, params, batch)
+    assert logits.dtype == np.float32
+    exact = logits_of(make_model(), params, batch)
+    assert 0 < np.abs(logits - exact).max() < 0.3
+
+
+def test_tied_embeddings_have_no_projection(batch):
+    model = make_model(tied_embeddings=True)
+    params = initial(model)
+    assert "projection" not in params
+    assert logits_of(model, params, batch).shape == (*batch.decoder_input_tokens.shape, 1024)
+
+
+def test_the_largest_attention_logit_is_reported_by_layer(batch):
+    model = make_model()
+    params = initial(model)
+    larger = jax.tree.map(lambda x: x, params)
+    larger["encoder"]["layers"]["self_attention"]["query"] *= 100.0
+    (_, before), (_, after) = (jax.jit(model.apply_with_stats)(p, batch) for p in (params, larger))
+    peaks = before["encoder"]["layers"]["self_attention"]["max_logit"][0]
+    assert peaks.shape == (3,)
+    raised = after["encoder"]["layers"]["self_attention"]["max_logit"][0]
+    assert (np.asarray(raised) > 10 * np.abs(peaks)).all()
+
+
+def assert_gradients_agree(ours, expected, tolerance=1e-5):
+    """Per leaf: ‖g − g′‖ ≤ tolerance · max(‖g′‖, 1e-3 · global norm)."""
+    total = np.sqrt(sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(expected)))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        bound = tolerance * max(float(jnp.linalg.norm(b)), 1e-3 * total)
+        assert float(jnp.linalg.norm(a - b)) <= bound

@@ -1,0 +1,147 @@
+"""What every registered objective must satisfy, a user's own too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdenoise.arrays import Example
+from jaxdenoise.corruption import masks, restore, rewrite
+from jaxdenoise.objectives import objective, objectives
+
+SIZE, BATCH = 64, 12
+LENGTHS = np.array([64, 64, 63, 40, 17, 9, 5, 3, 2, 1, 0, 64], np.int32)
+
+
+def mask_a_third(key, tokens, length, *, vocab, density=0.3):
+    """A user's own objective, as short as they come."""
+    return rewrite.mask_tokens(tokens, masks.iid(key, tokens, length, density, vocab), vocab)
+
+
+with objectives.scope():
+    BUILT = {name: objectives[name] for name in objectives.names()}
+    BUILT["mask_a_third"] = objective(mask_a_third)
+
+
+@pytest.fixture(params=sorted(BUILT))
+def built(request, vocab):
+    return BUILT[request.param](vocab=vocab)
+
+
+@pytest.fixture
+def rows(make_rows):
+    return make_rows(BATCH, SIZE, lengths=LENGTHS)
+
+
+def assert_same(left: Example, right: Example) -> None:
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def corrupt(built, rows):
+    return jax.vmap(built)(rows.keys, rows.tokens, rows.lengths)
+
+
+def stacks(example: Example) -> list[str]:
+    return [s for s in ("encoder", "decoder") if getattr(example, f"{s}_input_tokens") is not None]
+
+
+def test_jit_vmap_and_a_loop_agree(built, rows):
+    batch = jax.jit(lambda r: corrupt(built, r))(rows)
+    for row in range(BATCH):
+        alone = built(rows.keys[row], jnp.asarray(rows.tokens[row]), rows.lengths[row])
+        assert_same(jax.tree.map(lambda x, row=row: x[row], batch), alone)
+
+
+def test_order_and_size_of_the_batch_change_nothing(built, rows):
+    order = np.random.default_rng(0).permutation(BATCH)[: BATCH // 2]
+    whole = corrupt(built, rows)
+    part = corrupt(built, jax.tree.map(lambda x: x[order], rows))
+    assert_same(jax.tree.map(lambda x: x[order], whole), part)
+
+
+def test_shapes_are_known_beforehand(built, rows):
+    expected = built.shapes(SIZE)
+    batch = corrupt(built, rows)
+    got = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
+    assert got == expected
+
+
+def test_output_lengths_are_known_beforehand(built, rows):
+    lengths = built.output_lengths(rows.keys, rows.lengths, raw_length=SIZE)
+    batch = corrupt(built, rows)
+    for stack in stacks(batch):
+        used = np.asarray(getattr(batch, f"{stack}_segment_ids") > 0).sum(axis=1)
+        np.testing.assert_array_equal(getattr(lengths, stack), used)
+
+
+def test_what_lies_past_the_length_changes_nothing(built, rows):
+    beyond = np.arange(SIZE) >= rows.lengths[:, None]
+    garbage = rows.replace(tokens=np.where(beyond, 77, rows.tokens))
+    before, after = corrupt(built, rows), corrupt(built, garbage)
+    for stack in stacks(before):
+        real = np.asarray(getattr(before, f"{stack}_segment_ids")) > 0
+        for name in ("input_tokens", "target_tokens", "loss_weights", "segment_ids"):
+            left, right = (getattr(b, f"{stack}_{name}") for b in (before, after))
+            if left is not None:
+                np.testing.assert_array_equal(np.where(real, left, 0), np.where(real, right, 0))
+    np.testing.assert_array_equal(before.count, after.count)
+
+
+def test_padding_weighs_nothing_and_ids_stay_inside(built, rows, vocab):
+    batch = corrupt(built, rows)
+    for stack in stacks(batch):
+        real = np.asarray(getattr(batch, f"{stack}_segment_ids")) > 0
+        weights = getattr(batch, f"{stack}_loss_weights")
+        if weights is not None:
+            assert (np.asarray(weights)[~real] == 0).all()
+            assert (np.asarray(weights) >= 0).all()
+        tokens = np.asarray(getattr(batch, f"{stack}_input_tokens"))
+        assert ((tokens >= 0) & (tokens < vocab.size)).all()
+
+
+def test_rows_too_short_pass_through_clean(built, rows):
+    batch = corrupt(built, rows)
+    empty = rows.lengths == 0
+    assert (np.asarray(batch.count)[empty] == 0).all()
+    for stack in stacks(batch):
+        weights = getattr(batch, f"{stack}_loss_weights")
+        if weights is not None:
+            assert (np.asarray(weights)[empty] == 0).all()
+
+
+def test_one_trace_serves_all_lengths(built, rows):
+    traces = []
+
+    @jax.jit
+    def counted(rows):
+        traces.append(1)
+        return corrupt(built, rows)
+
+    counted(rows)
+    counted(rows.replace(lengths=rows.lengths[::-1].copy()))
+    assert len(traces) == 1
+
+
+def test_epochs_ids_and_seeds_change_the_noise(built, rows):
+    full = jax.tree.map(lambda x: x[:1], rows)
+    first = corrupt(built, full)
+    for other in (
+        full.replace(epochs=full.epochs + 1),
+        full.replace(example_ids=full.example_ids + 1),
+        full.replace(seed=1),
+    ):
+        changed = corrupt(built, other)
+        assert any(
+            not np.array_equal(a, b)
+            for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(changed), strict=True)
+        )
+
+
+def test_span_corruption_restores_the_text(vocab, rows):
+    batch = jax.device_get(corrupt(BUILT["span_corruption"](vocab=vocab), rows))
+    for row, length in enumerate(rows.lengths):
+        merged = restore.fill_sentinels(
+            batch.encoder_input_tokens[row], batch.decoder_target_tokens[row], vocab
+        )
+        assert merged == rows.tokens[row, :length].tolist()

@@ -1,0 +1,84 @@
+"""Byte-level BPE trained on the spot, special tokens, and tokenizer files."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxdenoise.errors import UserError
+from jaxdenoise.tokenizer import read_tokenizer, train_tokenizer
+
+TEXTS = ["Return the sum of the array.", "Return the product of the arrays.", "naïve façade ☃"] * 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS, vocabulary_size=400, sentinels=20)
+
+
+@given(st.text())
+def test_every_text_comes_back_as_it_was(text):
+    tokenizer = train_tokenizer_once()
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not tokenizer.vocab.is_special[ids].any()
+    assert tokenizer.token_bytes[ids].sum() == len(text.encode())
+
+
+def train_tokenizer_once(cache=[]):  # noqa: B006  # hypothesis takes no module fixtures
+    if not cache:
+        cache.append(train_tokenizer(TEXTS, vocabulary_size=400, sentinels=20))
+    return cache[0]
+
+
+def test_size_and_sentinels_are_as_asked_even_when_merges_run_out(tokenizer):
+    vocab = tokenizer.vocab
+    assert vocab.size == 400
+    assert vocab.sentinel_ids == tuple(range(399, 379, -1))
+    assert len(vocab.unused_ids) > 0  # so little text has too few pairs
+    assert (vocab.pad_id, vocab.eos_id, vocab.mask_id, vocab.separator_id) == (0, 1, 2, 3)
+
+
+def test_special_names_in_a_corpus_are_text(tokenizer):
+    text = "a </s> b <extra_id_0> <pad>"
+    ids = tokenizer.encode(text)
+    assert not tokenizer.vocab.is_special[ids].any()
+    assert tokenizer.decode(ids) == text
+
+
+def test_special_names_become_ids_on_request_alone(tokenizer):
+    ids = tokenizer.encode("x<extra_id_1>y", specials=True)
+    assert tokenizer.vocab.sentinel_ids[1] in ids
+    assert tokenizer.decode(ids) == "xy"
+    assert tokenizer.decode(ids, specials=True) == "x<extra_id_1>y"
+    assert tokenizer.vocab.sentinel_ids[1] not in tokenizer.encode("x<extra_id_1>y")
+
+
+def test_a_batch_is_each_text_alone(tokenizer):
+    for text, ids in zip(TEXTS[:3], tokenizer.encode_batch(TEXTS[:3]), strict=True):
+        assert ids.tolist() == tokenizer.encode(text).tolist()
+
+
+def test_pieces_join_to_the_text(tokenizer):
+    assert "".join(tokenizer.pieces(tokenizer.encode("Return the sum."))) == "Return the sum."
+
+
+def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(tokenizer.to_json(), "utf-8")
+    again = read_tokenizer(path)
+    assert again.vocab == tokenizer.vocab
+    assert again.encode(TEXTS[2]).tolist() == tokenizer.encode(TEXTS[2]).tolist()
+
+
+def test_too_small_a_vocabulary_says_what_it_needs():
+    with pytest.raises(UserError, match=r"vocabulary_size is 300; it needs at least 360"):
+        train_tokenizer(TEXTS, vocabulary_size=300, sentinels=100)
+
+
+def test_a_file_that_is_no_tokenizer_is_named(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{}")
+    with pytest.raises(UserError, match="is not a tokenizer.json"):
+        read_tokenizer(path)
+    with pytest.raises(UserError, match="is not a file"):
+        read_tokenizer(tmp_path / "nothing.json")

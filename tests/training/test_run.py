@@ -1,0 +1,168 @@
+"""Whole runs: what they leave, and that an interruption changes nothing."""
+
+import dataclasses
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxdenoise.arrays import TrainState
+from jaxdenoise.data.rows import Batches
+from jaxdenoise.errors import UserError
+from jaxdenoise.experiment import override
+from jaxdenoise.training.checkpoint import Checkpoints
+from jaxdenoise.training.loop import Interrupted
+from jaxdenoise.training.metrics_file import MetricsFile, read_metrics
+from jaxdenoise.training.run import restore_params, train
+from jaxdenoise.training.run_directory import RunDirectory, open_run, read_json
+from jaxdenoise.training.setup import build
+
+QUIET = Console(quiet=True)
+TIMES = ("tokens_per_second", "data_wait")
+
+
+class InterruptedBatches(Batches):
+    """Sends SIGINT while one of the batches is read."""
+
+    def __getitem__(self, step):
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().__getitem__(step)
+
+
+def interrupted(setup):
+    fields = {f.name: getattr(setup.batches, f.name) for f in dataclasses.fields(Batches)}
+    return dataclasses.replace(setup, batches=InterruptedBatches(**fields))
+
+
+def final_state(setup, run) -> TrainState:
+    checkpoints = Checkpoints(run.checkpoints)
+    try:
+        return checkpoints.restore(setup.initial_state())
+    finally:
+        checkpoints.close()
+
+
+def untimed(rows):
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+@pytest.mark.parametrize("backend", ["single", "pmap"])
+def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(tiny, backend, tmp_path):
+    experiment = override(tiny, {"training.backend": backend})
+    setup = build(experiment)
+    whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
+    results = train(setup, "tiny", whole, QUIET)
+    with pytest.raises(Interrupted) as stop:
+        train(interrupted(setup), "tiny", broken, QUIET)
+    assert 0 < stop.value.step < experiment.training.steps
+    assert not broken.results.exists()
+    again = train(build(experiment), "tiny", broken, QUIET)
+    states = [final_state(setup, run) for run in (whole, broken)]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert int(states[0].step) == experiment.training.steps
+    assert untimed(read_metrics(whole.metrics)) == untimed(read_metrics(broken.metrics))
+    assert again["held_out"] == results["held_out"]
+
+
+def test_a_run_leaves_what_a_report_and_a_user_need(tiny, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    results = train(build(tiny), "tiny", run, QUIET)
+    rows = read_metrics(run.metrics)
+    assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6, 8, 10, 12]
+    assert [row["step"] for row in rows if "held_out" in row] == [4, 8]
+    assert {"gradient_norm", "update_ratio", "max_attention_logit"} == rows[0]["modules"].keys()
+    assert all(row["learning_rate"] > 0 for row in rows[1:] if "loss" in row)
+    assert (
+        results["baselines"]["bigram"]["text_loss"] < results["baselines"]["unigram"]["text_loss"]
+    )
+    assert results == read_json(run.results)
+    gallery = read_json(run.gallery)
+    assert {"source", "inputs", "targets", "prediction"} == gallery[0].keys()
+    assert all("loss" in token for token in gallery[0]["targets"])
+    opened, name, experiment = open_run(run.path)
+    assert (opened, name, experiment) == (run, "tiny", tiny)
+    model = build(tiny).model
+    params = restore_params(run, experiment, model)
+    assert params["embedding"].shape[0] == model.vocab_size
+
+
+def test_a_finished_run_is_not_trained_again(tiny, tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path / "run")
+    results = train(build(tiny), "tiny", run, QUIET)
+    monkeypatch.setattr("jaxdenoise.training.run.run_steps", None)
+    assert train(build(tiny), "tiny", run, QUIET) == results
+
+
+def test_a_directory_of_another_config_is_refused_by_field(tiny, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    setup = build(tiny)
+    run.claim("tiny", tiny, setup.store.manifest)
+    run.claim("tiny", tiny, setup.store.manifest)
+    other = override(tiny, {"optimizer.learning_rate": 0.5})
+    before = sorted(path.name for path in run.path.iterdir())
+    with pytest.raises(UserError, match=r"optimizer.learning_rate is 0.003 there and 0.5 here"):
+        run.claim("tiny", other, setup.store.manifest)
+    changed = {**setup.store.manifest, "identity_digest": "other"}
+    with pytest.raises(UserError, match="was trained on the token store"):
+        run.claim("tiny", tiny, changed)
+    assert sorted(path.name for path in run.path.iterdir()) == before
+
+
+def test_a_folder_of_something_else_is_refused(tiny, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and is no run"):
+        RunDirectory(tmp_path).check(tiny)
+    with pytest.raises(UserError, match="is not a run: it has no config.json"):
+        open_run(tmp_path)
+
+
+def test_rows_of_lost_work_go_and_a_cut_line_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path, 0)
+    for step in (2, 4, 6):
+        file.append({"step": step, "loss": np.float32(1 / 3), "by": {"a": np.arange(2.0)}})
+    with path.open("a") as raw:
+        raw.write('{"step": 8, "lo')
+    assert read_metrics(path)[0] == {"step": 2, "loss": 0.333333, "by": {"a": [0.0, 1.0]}}
+    MetricsFile(path, 4).append({"step": 6, "loss": 2.0})
+    assert [(row["step"], row["loss"]) for row in read_metrics(path)] == [
+        (2, 0.333333),
+        (4, 0.333333),
+        (6, 2.0),
+    ]
+
+
+def test_only_the_latest_checkpoints_are_kept(tmp_path):
+    state = TrainState(
+        step=np.zeros((), np.int32), params={"w": np.arange(3.0)}, opt_state=({"m": np.ones(3)},)
+    )
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    assert checkpoints.latest() is None
+    for step in (1, 2, 3):
+        checkpoints.save(state.replace(step=np.full((), step, np.int32)), step)
+    checkpoints.close()
+    again = Checkpoints(tmp_path / "checkpoints", keep=2)
+    assert again.latest() == 3
+    assert int(again.restore(state, 2).step) == 2
+    restored = again.restore(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, state.replace(step=restored.step))
+    with pytest.raises(Exception, match="1"):
+        again.restore(state, 1)
+    again.close()
+
+
+def test_changing_one_field_leaves_every_other_stream_as_it_was(tiny):
+    one = build(tiny)
+    other = build(override(tiny, {"objective.noise_density": 0.3, "optimizer.learning_rate": 0.1}))
+    jax.tree.map(
+        np.testing.assert_array_equal, one.initial_state().params, other.initial_state().params
+    )
+    jax.tree.map(np.testing.assert_array_equal, one.batches[3], other.batches[3])
+    reseeded = build(override(tiny, {"seed": 1}))
+    assert not np.array_equal(
+        one.initial_state().params["embedding"], reseeded.initial_state().params["embedding"]
+    )

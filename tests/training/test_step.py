@@ -1,0 +1,137 @@
+"""The step: sums divided once, metrics by module, and the notebook's way of using it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdenoise as jd
+from jaxdenoise.model.model import Model, targets_of
+from jaxdenoise.training.step import corrupt, make_evaluation, make_step
+
+LENGTHS = [40, 23, 11, 2]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    config = jd.ModelConfig(
+        width=16, mlp_width=32, heads=2, head_width=8, encoder_layers=2, decoder_layers=2
+    )
+    return Model(config, 1024)
+
+
+@pytest.fixture(scope="module")
+def initial(model):
+    return model.init(jax.random.key(0))
+
+
+@pytest.fixture
+def objective(vocab):
+    return jd.configure("span_corruption").build(vocab)
+
+
+@pytest.fixture
+def rows(make_rows):
+    return make_rows(4, 40, lengths=LENGTHS)
+
+
+def fresh(params, tx):
+    return jd.TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
+
+
+def test_a_step_of_sgd_is_the_gradient_of_the_mean_over_all_targets(
+    model, initial, objective, rows
+):
+    tx = optax.sgd(1.0)
+    state, metrics = jax.jit(make_step(objective, model, tx))(fresh(initial, tx), rows)
+
+    def mean(params):
+        batch = corrupt(objective, rows)
+        targets, weights = targets_of(batch, "decoder")
+        nll = jd.cross_entropy(model.apply(params, batch), targets)
+        return jnp.sum(nll * weights) / jnp.sum(weights)
+
+    value, gradient = jax.jit(jax.value_and_grad(mean))(initial)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(gradient), rtol=1e-4)
+    moved = jax.tree.map(lambda old, new: old - new, initial, state.params)
+    difference = optax.tree.norm(jax.tree.map(jnp.subtract, moved, gradient))
+    assert difference < 1e-4 * optax.tree.norm(gradient)
+    assert int(state.step) == 1
+
+
+@pytest.mark.parametrize("normalisation", ["sum", "count", "tokens"])
+def test_normalisation_scales_the_gradient_alone(model, initial, objective, rows, normalisation):
+    tx = optax.sgd(1.0)
+    step = make_step(objective, model, tx, normalisation=normalisation)
+    _, metrics = jax.jit(step)(fresh(initial, tx), rows)
+    divisor = 1.0 if normalisation == "sum" else float(metrics["targets"])
+    whole = make_step(objective, model, tx, normalisation="sum")
+    _, summed = jax.jit(whole)(fresh(initial, tx), rows)
+    np.testing.assert_allclose(
+        metrics["gradient_norm"] * divisor, summed["gradient_norm"], rtol=1e-4
+    )
+
+
+def test_metrics_by_module_are_the_norms_of_its_leaves(model, initial, objective, rows):
+    tx = optax.sgd(0.5)
+    state, metrics = jax.jit(make_step(objective, model, tx))(fresh(initial, tx), rows)
+    modules = metrics["modules"]
+    names = set(modules["gradient_norm"])
+    assert {"embedding", "projection", "encoder.mlp", "decoder.cross_attention"} <= names
+    updates = jax.tree.map(jnp.subtract, state.params, initial)
+    mlp, before = (tree["decoder"]["layers"]["mlp"] for tree in (updates, initial))
+    for layer in range(2):
+        moved = np.sqrt(sum(float((leaf[layer] ** 2).sum()) for leaf in mlp.values()))
+        size = np.sqrt(sum(float((leaf[layer] ** 2).sum()) for leaf in before.values()))
+        np.testing.assert_allclose(
+            modules["gradient_norm"]["decoder.mlp"][layer], 2 * moved, rtol=1e-3
+        )
+        np.testing.assert_allclose(
+            modules["update_ratio"]["decoder.mlp"][layer], moved / size, rtol=1e-3
+        )
+    total = np.sqrt(
+        sum(float((np.asarray(v) ** 2).sum()) for v in modules["gradient_norm"].values())
+    )
+    np.testing.assert_allclose(total, metrics["gradient_norm"], rtol=1e-4)
+    assert modules["max_attention_logit"]["encoder.self_attention"].shape == (2,)
+
+
+def test_rows_too_short_are_counted(model, initial, objective, make_rows):
+    tx = optax.sgd(1.0)
+    rows = make_rows(4, 40, lengths=[40, 1, 0, 7])
+    _, metrics = jax.jit(make_step(objective, model, tx))(fresh(initial, tx), rows)
+    assert float(metrics["clean_rows"]) == 2
+
+
+def test_a_batch_without_targets_moves_nothing(model, initial, objective, make_rows):
+    tx = optax.sgd(1.0)
+    rows = make_rows(2, 40, lengths=[1, 0])
+    state, metrics = jax.jit(make_step(objective, model, tx))(fresh(initial, tx), rows)
+    assert float(metrics["loss"]) == 0
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), state.params, initial)
+    assert jax.tree.all(same)
+
+
+def test_evaluation_counts_text_apart_from_sentinels_and_eos(
+    model, initial, objective, rows, vocab
+):
+    sums = jax.jit(make_evaluation(objective, model))(initial, rows)
+    batch = corrupt(objective, rows)
+    targets, weights = (np.asarray(x) for x in targets_of(batch, "decoder"))
+    special = vocab.is_special[targets] & (weights > 0)
+    assert float(sums["special"].targets) == special.sum()
+    assert float(sums["text"].targets) == (weights > 0).sum() - special.sum()
+    nll = np.asarray(jd.token_losses(model, initial, batch))
+    np.testing.assert_allclose(sums["special"].loss, nll[special].sum(), rtol=1e-4)
+
+
+def test_the_loss_falls_on_one_batch(model, initial, objective, rows):
+    tx = optax.adamw(3e-3)
+    step = jax.jit(make_step(objective, model, tx))
+    state, losses = fresh(initial, tx), []
+    for _ in range(30):
+        state, metrics = step(state, rows)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.5 * losses[0]
