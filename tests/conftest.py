@@ -1,24 +1,6 @@
-"""Eight CPU devices, shapes and dtypes checked at run time, and small things to train on."""
+"""Eight CPU devices, quick compilation, and small things to train on."""
 
 import os
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-from jaxtyping import install_import_hook
-
-# The modules of array functions; PyTree classes stay outside, JAX fills them with other things.
-CHECKED = (
-    "jaxdenoise.corruption.masks",
-    "jaxdenoise.corruption.rewrite",
-    "jaxdenoise.corruption.restore",
-    "jaxdenoise.keys",
-    "jaxdenoise.losses",
-    "jaxdenoise.model.attention",
-    "jaxdenoise.model.decoding",
-    "jaxdenoise.optim",
-    "jaxdenoise.training.metrics",
-)
-install_import_hook(CHECKED, "tests.checker.check")
 
 import hypothesis
 import jax
@@ -28,6 +10,7 @@ import pytest
 from jaxdenoise.arrays import Rows
 from jaxdenoise.vocabulary import Vocabulary
 
+jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the time
 

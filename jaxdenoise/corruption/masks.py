@@ -81,9 +81,9 @@ def random_spans(
     table = lengths.noise_count_table(size, noise_density, mean_noise_span_length)
     capacity = max(int(table[:, 1].max()), 1)
     noise, spans = jnp.asarray(table)[length]
-    noise_key, text_key = jax.random.split(key)
-    noise_lengths = _random_parts(noise_key, noise, spans, capacity)
-    text_lengths = _random_parts(text_key, length - noise, spans, capacity)
+    noise_lengths, text_lengths = jax.vmap(
+        lambda key, total: _random_parts(key, total, spans, capacity)
+    )(jax.random.split(key), jnp.stack([noise, length - noise]))
     before = jnp.cumsum(noise_lengths) - noise_lengths
     starts = before + jnp.cumsum(text_lengths)
     used = jnp.arange(capacity) < spans

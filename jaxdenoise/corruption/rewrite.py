@@ -82,7 +82,7 @@ def spans_after_sentinels(
     at = before + jnp.arange(len(sentinels))
     # Behind sentinel k, output position j holds token j + starts[k] - at[k] - 1.
     offset = spans.starts - at - 1
-    return _splice(tokens, _used(at, spans), sentinels, jnp.diff(offset, prepend=0), size)
+    return _splice(tokens, _used(at, spans, size), sentinels, jnp.diff(offset, prepend=0), size)
 
 
 def drop_spans(tokens: Tokens, spans: NoiseSpans, size: int) -> Output:
@@ -98,7 +98,7 @@ def keep_spans(tokens: Tokens, spans: NoiseSpans, size: int) -> Output:
     at = jnp.cumsum(spans.lengths) - spans.lengths
     jumps = jnp.diff(spans.starts - at, prepend=0)
     position = jnp.arange(size)[:, None]
-    shift = jnp.where(position >= _used(at, spans), jumps, 0)
+    shift = jnp.where(position >= _used(at, spans, size), jumps, 0)
     return _take(tokens, position[:, 0] + jnp.sum(shift, axis=1))
 
 
@@ -155,7 +155,7 @@ def encoder_decoder_example(
 def _spans_to_ids(tokens: Tokens, spans: NoiseSpans, ids: Int[AnyArray, "K"], size: int) -> Output:
     before = jnp.cumsum(spans.lengths) - spans.lengths
     at = spans.starts - before + jnp.arange(len(ids))
-    return _splice(tokens, _used(at, spans), ids, spans.lengths - 1, size)
+    return _splice(tokens, _used(at, spans, size), ids, spans.lengths - 1, size)
 
 
 def _splice(
@@ -167,18 +167,22 @@ def _splice(
 ) -> Output:
     """Writes `ids[k]` at `at[k]`; the tokens behind it come from `jumps[k]` further on.
 
-    out[j] = ids[k] where j = at[k], else tokens[j + Σₖ [at[k] < j] · jumps[k]]. The sums are
-    comparisons with K positions: faster than a scatter and a running sum, which do not vectorise.
+    out[j] = ids[k] where j = at[k], else tokens[j + Σₖ [at[k] < j] · jumps[k]]. Tokens and ids
+    stand in one table, and the place to read moves by two steps at every k: into the ids and back.
+    The sums are comparisons with K positions, which vectorise; a scatter and a running sum do not.
     """
-    position = jnp.arange(size)[:, None]
-    source = position[:, 0] + jnp.sum(jnp.where(position > at, jumps, 0), axis=1)
-    special = jnp.sum(jnp.where(position == at, ids + 1, 0), axis=1)  # 0 where there is none
-    return jnp.where(special > 0, special - 1, _take(tokens, source))
+    table = jnp.concatenate([tokens, ids])
+    offset = jnp.cumsum(jumps)
+    to_id = tokens.shape[-1] + jnp.arange(len(ids)) - at  # from place to place of its id
+    into, back = to_id - (offset - jumps), offset - to_id
+    place = jnp.arange(size)[:, None]
+    moved = jnp.where(place >= at, into, 0) + jnp.where(place > at, back, 0)
+    return _take(table, place[:, 0] + jnp.sum(moved, axis=1))
 
 
-def _used(at: Int[AnyArray, "K"], spans: NoiseSpans) -> Int[AnyArray, "K"]:
-    """Moves unused slots past the end of any output."""
-    return jnp.where(spans.lengths > 0, at, jnp.iinfo(jnp.int32).max)
+def _used(at: Int[AnyArray, "K"], spans: NoiseSpans, size: int) -> Int[AnyArray, "K"]:
+    """Moves unused slots past the end of the output."""
+    return jnp.where(spans.lengths > 0, at, size)
 
 
 def _take(tokens: Tokens, source: Output) -> Output:
