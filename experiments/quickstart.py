@@ -9,7 +9,7 @@ from jaxdenoise.objectives import configure
 def quickstart() -> Experiment:
     """Span corruption on docstrings."""
     return Experiment(
-        data=DataConfig(corpus="pydocs", vocabulary_size=1128, sentinels=100, raw_length=141),
+        data=DataConfig(corpus="pydocs", vocabulary_size=1128, sentinels=100, raw_length=71),
         objective=configure("span_corruption", noise_density=0.15, mean_noise_span_length=3.0),
         model=ModelConfig(
             width=128,
@@ -21,7 +21,7 @@ def quickstart() -> Experiment:
             scan_unroll=2,
         ),
         optimizer=OptimizerConfig(
-            name="muon", learning_rate=5e-3, embedding_rate=3e-3, warmup_steps=100, b1=0.95
+            name="muon", learning_rate=7e-3, embedding_rate=4e-3, warmup_steps=100, b1=0.95
         ),
-        training=TrainingConfig(steps=2000, batch_size=16),
+        training=TrainingConfig(steps=1250, batch_size=64, evaluate_every=250),
     )

@@ -74,6 +74,25 @@ class Example:
     decoder_positions: Int[AnyArray, "*B S"] | None = None
     count: Float[AnyArray, "*B"] | None = None
 
+    def inputs(self, stack: str) -> tuple[AnyArray, AnyArray, AnyArray | None]:
+        """Input tokens, segment ids and positions of a stack, "encoder" or "decoder"."""
+        tokens, segment_ids, positions = self._fields(
+            stack, "input_tokens", "segment_ids", "positions"
+        )
+        if tokens is None or segment_ids is None:
+            raise ValueError(f"the example has no {stack} inputs")
+        return tokens, segment_ids, positions
+
+    def targets(self, stack: str) -> tuple[AnyArray, AnyArray]:
+        """Target tokens and loss weights of a stack."""
+        tokens, weights = self._fields(stack, "target_tokens", "loss_weights")
+        if tokens is None or weights is None:
+            raise ValueError(f"the example has no {stack} targets")
+        return tokens, weights
+
+    def _fields(self, stack: str, *names: str) -> list[AnyArray | None]:
+        return [getattr(self, f"{stack}_{name}") for name in names]
+
 
 @struct.dataclass
 class Rows:

@@ -147,7 +147,7 @@ def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
 
 
 def bundled(name: str) -> Path:
-    """The folder of experiments or configs: in the package when installed, beside it in a checkout."""
+    """A folder such as `configs`: in the package when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parent
     inside = package / name
     return inside if inside.is_dir() else package.parent / name

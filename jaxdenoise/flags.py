@@ -110,11 +110,14 @@ def _unknown_field(name: str, known: list[str]) -> UserError:
 
 
 def _one_line(box: str) -> str:
-    """The message inside tyro's framed error: what stands before the first rule below the title."""
-    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()]
-    parts = "\n".join(lines).split("\n─")
-    body = parts[0].split("\n", 1)[-1] if len(parts) > 1 else "\n".join(lines)
-    message = " ".join(body.split())
+    """The message inside tyro's framed error: what stands between the title and the next rule."""
+    body: list[str] = []
+    for line in box.strip().splitlines()[1:]:
+        if line.strip(" │╭╮╰╯─-"):
+            body.append(line.strip(" │"))
+        elif body:
+            break
+    message = " ".join(" ".join(body).split())
     number = re.fullmatch(r"Error parsing --([\w.-]+): .*\b(int|float)\b.*: '(.*)'", message)
     if number:
         name, kind, value = number.groups()

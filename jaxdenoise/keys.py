@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 
 import jax
+from jax.typing import ArrayLike
 
 
 def stream(name: str, seed: int = 0) -> jax.Array:
@@ -26,7 +27,7 @@ def stream(name: str, seed: int = 0) -> jax.Array:
     return jax.random.fold_in(root, zlib.crc32(name.encode()))
 
 
-def example_key(root: jax.Array, epoch: jax.Array | int, example_id: jax.Array | int) -> jax.Array:
+def example_key(root: jax.Array, epoch: ArrayLike, example_id: ArrayLike) -> jax.Array:
     """The key of one example in one epoch of a stream; vmap it over a batch."""
     return jax.random.fold_in(jax.random.fold_in(root, epoch), example_id)
 

@@ -67,9 +67,11 @@ class Tokenizer:
         """Int[V]: how many bytes of text each id stands for, 0 for special ids."""
         sizes = np.zeros(self.vocab.size, np.int64)
         byte_level = isinstance(self._backend.decoder, tokenizers.decoders.ByteLevel)
-        for token in self.vocab.ordinary_ids:
-            text = self._backend.id_to_token(int(token)) if byte_level else self._piece(int(token))
-            sizes[token] = len(text) if byte_level else len(text.encode())
+        for token in self.vocab.ordinary_ids.tolist():
+            if byte_level:  # one character stands for one byte
+                sizes[token] = len(self._backend.id_to_token(token) or "")
+            else:
+                sizes[token] = len(self._piece(token).encode())
         return sizes
 
     def to_json(self) -> str:
@@ -78,7 +80,7 @@ class Tokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, sentinels: int) -> Tokenizer:
-    """Trains a byte-level BPE: no unknown tokens, no normalisation, every text comes back as it was.
+    """Trains a byte-level BPE: no unknown tokens, and every text comes back as it was.
 
     Args:
       texts: the training split.

@@ -146,7 +146,7 @@ def test_any_function_of_logits_and_target_can_be_the_loss():
 
 
 def test_gradients_agree_with_finite_differences():
-    logits, targets, weights = random_case(6, batch=1, length=2, size=5)
+    logits, targets, _ = random_case(6, batch=1, length=2, size=5)
 
     def mean(x):
         terms = losses.loss_terms(x, targets[:, :2], jnp.ones((1, 2)), z_loss=0.1)

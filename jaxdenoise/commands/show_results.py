@@ -31,19 +31,20 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
 
 
 def print_pieces(pieces: list[dict[str, str]], console: Console, title: str = "") -> None:
-    """Prints a text with its blanks filled: green where right, red with the truth where not."""
+    """Prints a text with its blanks filled in brackets, and the truth behind where it differs."""
     line = Text(f"{title}  " if title else "")
     for piece in pieces:
+        shown = {name: text.replace("\n", "⏎") for name, text in piece.items()}
         if "text" in piece:
             line.append(piece["text"])
         elif "truth" not in piece:
-            line.append(f"[{piece['model']}]", "bold cyan")
+            line.append(f"[{shown['model']}]", "bold cyan")
         elif piece["model"] == piece["truth"]:
-            line.append(f"[{piece['model']}]", "bold green")
+            line.append(f"[{shown['model']}]", "bold green")
         else:
-            line.append(f"[{piece['model']}", "bold red")
-            line.append(f" ← {piece['truth'].strip()}]", "dim")
-    console.print(Text(" ".join(line.plain.split())) if console.no_color else line)
+            line.append(f"[{shown['model']}", "bold red")
+            line.append(f" ←{shown['truth']}]", "dim")
+    console.print(line)
 
 
 def _table(results: Mapping[str, Any]) -> Table:

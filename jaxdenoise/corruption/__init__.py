@@ -1,6 +1,6 @@
-"""Corruption: lengths (host arithmetic), masks (where, takes a key), rewrite (what, takes none),
-and restore, the way back.
+"""Corruption: lengths, masks, rewrite, and restore, the way back.
 
+`lengths` is host arithmetic; `masks` say where and take a key; `rewrite` says what and takes none.
 The submodules load when first used, so that checking a configuration does not import JAX.
 """
 

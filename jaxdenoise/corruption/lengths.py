@@ -7,7 +7,7 @@ Rounding is half to even, in float64. The same sums in float32 on a device give 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,10 +15,13 @@ from jaxdenoise.errors import require
 
 
 class Lengths(NamedTuple):
-    """Tokens in each stack, EOS included; 0 where an objective has no such stack."""
+    """Tokens in each stack, EOS included; 0 where an objective has no such stack.
 
-    encoder: int
-    decoder: int
+    Integers of one row, or arrays for a batch.
+    """
+
+    encoder: Any
+    decoder: Any
 
 
 def check_spans(noise_density: float, mean_noise_span_length: float) -> None:

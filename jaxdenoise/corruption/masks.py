@@ -136,7 +136,7 @@ def _random_subset(key: Key, population: Scalar, size: Scalar, capacity: int) ->
     # The remainder favours small values by at most population / 2^32.
     draws = (bits % jnp.maximum(top + 1, 1).astype(jnp.uint32)).astype(jnp.int32)
 
-    def draw(step: Int[AnyArray, ""], chosen: Int[AnyArray, "M"]) -> Int[AnyArray, "M"]:
+    def draw(step: Int[jax.Array, ""], chosen: Int[jax.Array, "M"]) -> Int[jax.Array, "M"]:
         taken = jnp.any(chosen == draws[step])
         return chosen.at[step].set(jnp.where(taken, top[step], draws[step]))
 

@@ -8,6 +8,7 @@ fingerprint names them.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import importlib.util
 import platform
@@ -28,13 +29,17 @@ def fingerprint() -> dict[str, str]:
     return {"corpus": "pydocs", "extraction": "1", "python": platform.python_version(), **packages}
 
 
-def documents() -> Iterator[tuple[str, str]]:
-    """Yields (name, text) of every docstring and language topic, without exact repetitions."""
-    seen = set()
+@functools.cache
+def documents() -> tuple[tuple[str, str], ...]:
+    """(name, text) of every docstring and language topic, without exact repetitions.
+
+    Kept in memory: parsing takes seconds, and a store reads its corpus three times.
+    """
+    named = {}
     for name, text in _all_documents():
-        if len(text) >= MIN_CHARACTERS and text not in seen:
-            seen.add(text)
-            yield name, text
+        if len(text) >= MIN_CHARACTERS:
+            named.setdefault(text, name)
+    return tuple((name, text) for text, name in named.items())
 
 
 def _all_documents() -> Iterator[tuple[str, str]]:
@@ -43,8 +48,8 @@ def _all_documents() -> Iterator[tuple[str, str]]:
     yield from _topics(library / "pydoc_data" / "topics.py")
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
-        assert spec is not None and spec.origin is not None  # they are dependencies
-        root = Path(spec.origin).parent
+        assert spec is not None  # they are dependencies
+        root = Path(str(spec.origin)).parent
         yield from _docstrings(root, root.parent)
 
 

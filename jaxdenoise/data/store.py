@@ -211,7 +211,7 @@ def _write_tokens(
                 split["documents"] += 1
                 split["tokens"] += len(ids) + 1
                 split["bytes"] += len(text.encode("utf-8", "surrogatepass"))
-                (evaluation if out else train).write(np.append(ids, ending).astype(dtype))
+                (evaluation if out else train).write(np.append(ids, ending).astype(dtype).tobytes())
     return counts
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jaxdenoise.arrays import AnyArray, Example, Key, Params
 from jaxdenoise.config import ModelConfig
@@ -91,8 +91,8 @@ class Model:
     ) -> Float[AnyArray, "B T V"]:
         """As `apply`, with `nudge` added to the embedded encoder inputs: to differentiate by it."""
 
-        def apply(example: Example, nudge: AnyArray) -> jax.Array:
-            def logits(module: Transformer) -> jax.Array:
+        def apply(example: Example, nudge: AnyArray) -> Any:
+            def logits(module: Transformer) -> AnyArray:
                 return module(example, nudge)
 
             return self._module.apply({"params": params}, method=logits)
@@ -102,7 +102,7 @@ class Model:
     def encode(self, params: Params, batch: Example) -> Float[AnyArray, "B T width"]:
         """The encoder's output; needs the encoder's side of the batch alone."""
 
-        def encode(example: Example) -> jax.Array:
+        def encode(example: Example) -> Any:
             return self._module.apply({"params": params}, example, method="encode")
 
         return jax.vmap(encode)(batch)
@@ -112,8 +112,8 @@ class Model:
     ) -> Float[AnyArray, "B S V"]:
         """Logits of the decoder, given the encoder's output."""
 
-        def decode(encoded: AnyArray, example: Example) -> jax.Array:
-            def logits(module: Transformer) -> jax.Array:
+        def decode(encoded: AnyArray, example: Example) -> Any:
+            def logits(module: Transformer) -> AnyArray:
                 return module.project(module.decode(encoded, example))
 
             return self._module.apply({"params": params}, method=logits)
@@ -148,11 +148,3 @@ def encoder_decoder(*, vocab: Vocabulary, width: int, layers: int, **fields: Any
 def _sized(width: int, fields: dict[str, Any]) -> ModelConfig:
     shape = {"heads": max(width // 32, 1), "head_width": 32, "mlp_width": 2 * width}
     return ModelConfig(width=width, **{**shape, **fields})
-
-
-def targets_of(batch: Example, stack: str) -> tuple[Int[AnyArray, "B T"], Float[AnyArray, "B T"]]:
-    """The target tokens and loss weights of a stack."""
-    targets = getattr(batch, f"{stack}_target_tokens")
-    weights = getattr(batch, f"{stack}_loss_weights")
-    assert targets is not None and weights is not None, f"the batch has no {stack} targets"
-    return targets, weights

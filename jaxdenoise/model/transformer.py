@@ -66,7 +66,7 @@ def _scanned(block: type[nn.Module], config: ModelConfig, layers: int, inputs: i
         block,
         variable_axes={"params": 0, "intermediates": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=(nn.broadcast,) * inputs,
+        in_axes=(nn.broadcast,) * inputs,  # type: ignore[arg-type]  # Flax documents tuples
         length=layers,
         unroll=min(config.scan_unroll, layers),
         metadata_params={nn.PARTITION_NAME: "layers"},
@@ -144,22 +144,17 @@ class Transformer(nn.Module):
 
     def encode(self, example: Example, nudge: Hidden | None = None) -> Hidden:
         """The encoder's output; `nudge` is added to its embedded inputs."""
-        embedded = self.embed(example.encoder_input_tokens)
-        return self.encoder(
-            embedded if nudge is None else embedded + nudge,
-            example.encoder_segment_ids,
-            example.encoder_positions,
-        )
+        tokens, segment_ids, positions = example.inputs("encoder")
+        embedded = self.embed(tokens)
+        embedded = embedded if nudge is None else embedded + nudge
+        return self.encoder(embedded, segment_ids, positions)
 
     def decode(self, encoded: Hidden, example: Example) -> Hidden:
         """The decoder's output for the example's decoder inputs."""
-        return self.decoder(
-            self.embed(example.decoder_input_tokens),
-            example.decoder_segment_ids,
-            example.decoder_positions,
-            encoded,
-            example.encoder_segment_ids,
-        )
+        tokens, segment_ids, positions = example.inputs("decoder")
+        _, memory_segment_ids, _ = example.inputs("encoder")
+        embedded = self.embed(tokens)
+        return self.decoder(embedded, segment_ids, positions, encoded, memory_segment_ids)
 
     def embed(self, tokens: Int[AnyArray, "T"]) -> Hidden:
         """The rows of the embedding, in the compute dtype."""

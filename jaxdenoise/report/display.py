@@ -16,7 +16,7 @@ from rich.text import Text
 from jaxdenoise.arrays import Example, Params
 from jaxdenoise.corruption.restore import trace_sentinels, until_eos
 from jaxdenoise.losses import Loss, cross_entropy
-from jaxdenoise.model.model import Model, targets_of
+from jaxdenoise.model.model import Model
 from jaxdenoise.tokenizer import Tokenizer
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -24,6 +24,7 @@ _STYLES = ("black on sky_blue1", "black on light_goldenrod1", "black on pale_gre
 _STYLES += ("black on plum1", "black on light_salmon1", "black on aquamarine1")
 _SHADES = " ░▒▓█"
 _BAR = 12  # characters of the longest loss bar
+_LABEL = 14  # characters of a row's label
 
 
 def show(
@@ -38,8 +39,7 @@ def show(
       examples: how many of the batch to show.
     """
     batch = jax.device_get(batch)
-    number = min(examples, len(batch.encoder_input_tokens))
-    for row in range(number):
+    for row in range(min(examples, len(batch.inputs("encoder")[0]))):
         example = jax.tree.map(lambda x, row=row: x[row], batch)
         loss = None if losses is None else np.asarray(losses)[row]
         rich.get_console().print(render_example(example, tokenizer, loss))
@@ -53,16 +53,15 @@ def render_example(
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    inputs = np.asarray(example.encoder_input_tokens)
+    inputs, segment_ids, _ = map(np.asarray, example.inputs("encoder"))
     if example.decoder_target_tokens is None:
-        targets, weights = targets_of(example, "encoder")
-        length = int(np.sum(example.encoder_segment_ids))
-        chosen = np.asarray(weights)[:length] > 0
-        marks = [0 if noise else None for noise in chosen]
-        grid.add_row("source", _coloured(tokenizer, np.asarray(targets)[:length], marks))
-        grid.add_row("inputs", _coloured(tokenizer, inputs[:length], marks))
+        targets, weights = map(np.asarray, example.targets("encoder"))
+        length = int((segment_ids > 0).sum())
+        marks = [0 if noise else None for noise in weights[:length] > 0]
+        grid.add_row("source", _coloured(tokenizer, targets[:length].tolist(), marks))
+        grid.add_row("inputs", _coloured(tokenizer, inputs[:length].tolist(), marks))
     else:
-        targets, weights = targets_of(example, "decoder")
+        targets, weights = map(np.asarray, example.targets("decoder"))
         real_inputs, real_targets = until_eos(inputs, vocab), until_eos(targets, vocab)
         source = trace_sentinels(real_inputs, real_targets, vocab)
         grid.add_row("source", _coloured(tokenizer, [t for t, _ in source], [s for _, s in source]))
@@ -71,7 +70,7 @@ def render_example(
         marks = _running(real_targets, vocab)
         line = _coloured(tokenizer, [*real_targets, vocab.eos_id], [*marks, None])
         grid.add_row("targets", line)
-    grid.add_row("weights", _weights(np.asarray(weights)))
+    grid.add_row("weights", _weights(weights))
     if losses is None:
         return grid
     return Group(grid, Text(), _loss_table(example, tokenizer, losses))
@@ -97,24 +96,27 @@ def show_gradients(
       row: which example.
     """
     example = jax.tree.map(lambda x: x[row], batch)
-    targets, weights = map(np.asarray, targets_of(example, model.stack))
+    targets, weights = map(np.asarray, example.targets(model.stack))
     strength = np.asarray(input_gradients(model, params, example, loss))
-    inputs = np.asarray(example.encoder_input_tokens)
-    used = np.flatnonzero(np.asarray(example.encoder_segment_ids))
+    inputs, segment_ids, _ = map(np.asarray, example.inputs("encoder"))
+    used = np.flatnonzero(segment_ids)
     chosen = np.flatnonzero(weights > 0)
     console = rich.get_console()
-    label = max(8, min(18, console.width // 5))
+    columns = used[: max(console.width - _LABEL - 1, 1)]
     top = max(float(strength[chosen].max(initial=0.0)), 1e-12)
     table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, style="bold", max_width=label)
-    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True, style="bold", max_width=_LABEL)
+    table.add_column(no_wrap=True)
     for place in chosen:
-        shades = np.minimum(strength[place, used] / top * len(_SHADES), len(_SHADES) - 1)
+        shades = np.minimum(strength[place, columns] / top * len(_SHADES), len(_SHADES) - 1)
         line = "".join(_SHADES[int(shade)] for shade in shades)
         table.add_row(_label(tokenizer, targets[place]), line)
-    console.print("gradient of each target's loss (rows) at each encoder input (columns)")
+    console.print(
+        f"gradient of each target's loss (rows) at the first {len(columns)} of {len(used)} "
+        "encoder inputs (columns), darkest where strongest"
+    )
     console.print(table)
-    console.print(Text("columns: " + "|".join(_label(tokenizer, inputs[i]) for i in used)))
+    console.print(Text("columns: " + "|".join(_label(tokenizer, inputs[i]) for i in columns)))
 
 
 def input_gradients(
@@ -128,9 +130,9 @@ def input_gradients(
       example: unbatched.
       loss: of (logits[…, V], targets[…]).
     """
-    targets, _ = targets_of(example, model.stack)
+    targets, _ = example.targets(model.stack)
     batch = jax.tree.map(lambda x: jnp.asarray(x)[None], example)
-    size = example.encoder_input_tokens.shape[-1]  # type: ignore[union-attr]
+    size = example.inputs("encoder")[0].shape[-1]
     nudge = jnp.zeros((1, size, model.config.width))
 
     def losses(nudge: jax.Array) -> jax.Array:
@@ -157,25 +159,26 @@ def _running(ids: Sequence[int], vocab: Vocabulary) -> list[int | None]:
 
 
 def _weights(weights: np.ndarray) -> str:
-    """The weights in runs: '1 × 29, 0 × 3'."""
-    ends = np.flatnonzero(np.diff(weights)) + 1
-    runs = np.split(weights, ends)
-    return ", ".join(f"{run[0]:g} × {len(run)}" for run in runs)
+    """How many positions weigh how much: '29 of weight 1, 3 of weight 0'."""
+    values, counts = np.unique(weights, return_counts=True)
+    pairs = sorted(zip(values, counts, strict=True), reverse=True)
+    return ", ".join(f"{count} of weight {value:g}" for value, count in pairs)
 
 
 def _loss_table(example: Example, tokenizer: Tokenizer, losses: np.ndarray) -> Table:
     decoder = example.decoder_target_tokens is not None
-    targets, weights = targets_of(example, "decoder" if decoder else "encoder")
-    read = example.decoder_input_tokens if decoder else example.encoder_input_tokens
+    stack = "decoder" if decoder else "encoder"
+    targets, weights = map(np.asarray, example.targets(stack))
+    read = np.asarray(example.inputs(stack)[0])
     table = Table(box=None, pad_edge=False)
     table.add_column("decoder reads" if decoder else "encoder reads", no_wrap=True)
     table.add_column("predicts", no_wrap=True)
     table.add_column("loss", justify="right")
     table.add_column("")
-    chosen = np.flatnonzero(np.asarray(weights) > 0)
+    chosen = np.flatnonzero(weights > 0)
     pieces = zip(
-        tokenizer.pieces(np.asarray(read)[chosen]),
-        tokenizer.pieces(np.asarray(targets)[chosen]),
+        tokenizer.pieces(read[chosen]),
+        tokenizer.pieces(targets[chosen]),
         losses[chosen],
         strict=True,
     )

@@ -1,4 +1,4 @@
-"""Line charts as SVG that takes its colours from the page, so that one file suits light and dark."""
+"""Line charts as SVG that takes its colours from the page, to suit light and dark."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -19,7 +20,7 @@ _SERIES = [f"#0300{number:02x}" for number in range(1, SERIES + 1)]
 _VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--line)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, 1)
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "axes.edgecolor": _FAINT,

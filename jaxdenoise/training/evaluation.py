@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdenoise.arrays import Example, LossTerms, Params, Rows
 from jaxdenoise.data.baselines import Baselines
-from jaxdenoise.model.model import Model, targets_of
+from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.training.step import corrupt, make_evaluation
 from jaxdenoise.vocabulary import Vocabulary
@@ -31,7 +31,8 @@ class Evaluator:
 
     def __init__(self, objective: Objective, model: Model, rows: Rows, token_bytes: np.ndarray):
         self._chunks = _chunks(rows)
-        batches = [jax.jit(lambda r: corrupt(objective, r))(chunk) for chunk in self._chunks]
+        compiled = jax.jit(corrupt, static_argnums=0)
+        batches = [jax.device_get(compiled(objective, chunk)) for chunk in self._chunks]
         self._targets = [_text_targets(batch, model.stack, objective.vocab) for batch in batches]
         self._bytes = sum(int(token_bytes[targets].sum()) for _, targets in self._targets)
         self._evaluate: Callable[[Params, Rows], dict[str, LossTerms]] = jax.jit(
@@ -83,7 +84,7 @@ def _chunks(rows: Rows) -> list[Rows]:
 
 def _text_targets(batch: Example, stack: str, vocab: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
     """All ordinary targets of positive weight, and the token before each in the source text."""
-    targets, weights = map(np.asarray, targets_of(batch, stack))
+    targets, weights = map(np.asarray, batch.targets(stack))
     chosen = (weights > 0) & ~vocab.is_special[targets]
     return _previous_tokens(batch, stack, vocab)[chosen], targets[chosen]
 

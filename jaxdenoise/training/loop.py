@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from jaxdenoise.arrays import Rows, TrainState
@@ -157,7 +158,7 @@ class _Log:
             "tokens_per_second": round(tokens / max(seconds, 1e-9)),
             "data_wait": round(waited / max(seconds, 1e-9), 5),
         }
-        rate = float(self._rate(number - 1))
+        rate = float(np.asarray(self._rate(number - 1)))
         self._metrics.append({"step": number, **values, "learning_rate": rate, **speed})
         left = self._setup.experiment.training.steps - number
         seconds_left = left * clock.stepping / max(clock.steps, 1)

@@ -6,7 +6,7 @@ The step is compiled ahead of time, so that a run cannot compile it twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -116,7 +116,7 @@ def make_backend(name: str, batch_size: int) -> Backend:
     return backend
 
 
-def _replicate(tree: Any, devices: list[jax.Device]) -> Any:
+def _replicate(tree: Any, devices: Sequence[Any]) -> Any:
     """A copy on each device, stacked in front, as pmap wants it."""
     mesh = jax.sharding.Mesh(np.array(devices), (_AXIS,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
@@ -107,8 +108,14 @@ def _finish(
         "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
         "seconds": {"compiling": clock.compiling, "stepping": clock.stepping},
         "data_wait": clock.wait_share,
-        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
+        "device": _device(),
         "versions": {"jax": jax.__version__, **setup.store.manifest["identity"]["corpus"]},
     }
     write_json(run.results, results)
     return results
+
+
+def _device() -> str:
+    kind = jax.devices()[0].device_kind
+    cores = f", {os.cpu_count()} cores" if kind == "cpu" else ""
+    return f"{jax.device_count()} × {kind}{cores}"

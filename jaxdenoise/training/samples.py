@@ -13,7 +13,7 @@ from jaxdenoise.arrays import Example, Params, Rows
 from jaxdenoise.corruption.restore import split_at_sentinels, trace_sentinels, until_eos
 from jaxdenoise.errors import require
 from jaxdenoise.model.decoding import greedy
-from jaxdenoise.model.model import Model, targets_of
+from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.tokenizer import MASK, Tokenizer
 from jaxdenoise.training.step import corrupt, token_losses
@@ -22,6 +22,10 @@ from jaxdenoise.vocabulary import Vocabulary
 _SENTENCE = re.compile(r"(?:^|(?<=[.\n] ))[A-Z][a-z]+ [\w ,'\n()-]{40,120}\.(?=\s)")
 _BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
 _FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
+
+_corrupt = jax.jit(corrupt, static_argnums=0)
+_greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
+_token_losses = jax.jit(token_losses, static_argnums=0)
 
 Pieces = list[dict[str, Any]]
 """A text in pieces: {"text": …}, or for a blank {"model": …} and, where known, {"truth": …}."""
@@ -68,7 +72,7 @@ def fill_held_out_sentences(
         example_ids=np.arange(len(encoded), dtype=np.uint32),
         epochs=np.zeros(len(encoded), np.uint32),
     )
-    batch = jax.device_get(corrupt(objective, rows))
+    batch = jax.device_get(_corrupt(objective, rows))
     inputs = [[*until_eos(ids, tokenizer.vocab)] for ids in batch.encoder_input_tokens]
     ended = [[*ids, tokenizer.vocab.eos_id] for ids in inputs]
     truth = [split_at_sentinels(ids, tokenizer.vocab) for ids in batch.decoder_target_tokens]
@@ -93,10 +97,10 @@ def gallery(
       {"text", "span" (the number of its noise span, or None)} and for targets {"loss" (nats)}.
     """
     vocab = tokenizer.vocab
-    batch = corrupt(objective, rows)
-    targets, _ = targets_of(batch, model.stack)
-    losses = jax.device_get(token_losses(model, params, batch))
-    predicted = jax.device_get(greedy(model, params, batch, targets.shape[1], vocab))
+    batch = _corrupt(objective, rows)
+    targets, _ = batch.targets(model.stack)
+    losses = jax.device_get(_token_losses(model, params, batch))
+    predicted = jax.device_get(_greedy(model, params, batch, targets.shape[1], vocab))
     batch = jax.device_get(batch)
     shown = []
     for row in range(len(rows.lengths)):
@@ -131,7 +135,7 @@ def _fill(
     batch = Example(
         encoder_input_tokens=np.stack(padded), encoder_segment_ids=np.stack(real).astype(np.int32)
     )
-    answers = jax.device_get(greedy(model, params, batch, _FILL_LENGTH, tokenizer.vocab))
+    answers = jax.device_get(_greedy(model, params, batch, _FILL_LENGTH, tokenizer.vocab))
     return [
         _pieces(tokenizer, ids, split_at_sentinels(answer, tokenizer.vocab), known)
         for ids, answer, known in zip(inputs, answers, truth, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
 import optax
 
 from jaxdenoise import keys
@@ -44,7 +45,8 @@ class Setup:
 
     def initial_state(self) -> TrainState:
         """Parameters from the experiment's seed; not placed on the backend's devices yet."""
-        return init(keys.stream("init", self.experiment.seed), self.model, self.tx)
+        initialise = jax.jit(init, static_argnums=(1, 2))
+        return initialise(keys.stream("init", self.experiment.seed), self.model, self.tx)
 
 
 def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:

@@ -18,7 +18,7 @@ from jaxdenoise.losses import (
     loss_terms,
     mean_loss,
 )
-from jaxdenoise.model.model import Model, targets_of
+from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.training.metrics import norms_by_module, peaks_by_module
 
@@ -81,10 +81,10 @@ def make_step(
 
     def step(state: TrainState, rows: Rows) -> tuple[TrainState, Metrics]:
         batch = corrupt(objective, rows)
-        targets, weights = targets_of(batch, model.stack)
+        targets, weights = batch.targets(model.stack)
         dropout_keys = rows.stream("dropout") if model.config.dropout_rate else None
 
-        def summed(params: Params) -> tuple[jax.Array, tuple[LossTerms, Any]]:
+        def summed(params: Params) -> tuple[AnyArray, tuple[LossTerms, Any]]:
             logits, peaks = model.apply_with_stats(params, batch, dropout_keys)
             terms = loss_terms(
                 logits, targets, weights, loss=loss, z_loss=z_loss, count=batch.count
@@ -127,7 +127,7 @@ def make_evaluation(
 
     def evaluate(params: Params, rows: Rows) -> dict[str, LossTerms]:
         batch = corrupt(objective, rows)
-        targets, weights = targets_of(batch, model.stack)
+        targets, weights = batch.targets(model.stack)
         logits = model.apply(params, batch)
         special = is_special[targets]
         return {
@@ -149,7 +149,7 @@ def token_losses(
       batch: from a vmapped objective.
       loss: of (logits[…, V], targets[…]).
     """
-    targets, weights = targets_of(batch, model.stack)
+    targets, weights = batch.targets(model.stack)
     return jnp.where(weights > 0, loss(model.apply(params, batch), targets), 0.0)
 
 

@@ -1,6 +1,7 @@
 """Unigram and bigram models against plain counting."""
 
 import collections
+import itertools
 import math
 
 import numpy as np
@@ -13,7 +14,7 @@ TOKENS[1::3] = (TOKENS[0:-1:3] + 1) % 6  # every third token follows from the on
 
 def test_losses_are_those_of_counting():
     models = fit_baselines(TOKENS, 8)
-    pairs, singles = collections.Counter(zip(TOKENS[:-1], TOKENS[1:])), collections.Counter(TOKENS)
+    pairs, singles = map(collections.Counter, (itertools.pairwise(TOKENS), TOKENS))
     before = collections.Counter(TOKENS[:-1])
     losses = models.losses(np.array([0, 3, 7]), np.array([1, 4, 7]))
     for place, (x, y) in enumerate([(0, 1), (3, 4), (7, 7)]):

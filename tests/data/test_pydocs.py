@@ -8,7 +8,7 @@ from jaxdenoise.data import pydocs, split
 
 @pytest.fixture(scope="module")
 def documents():
-    return list(pydocs.documents())
+    return pydocs.documents()
 
 
 def grams(text: str) -> set[int]:

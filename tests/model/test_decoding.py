@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxdenoise as jd
 from jaxdenoise.errors import UserError
 from jaxdenoise.model.decoding import greedy
 from jaxdenoise.tokenizer import train_tokenizer
@@ -12,18 +13,19 @@ from jaxdenoise.training import samples
 from jaxdenoise.training.step import corrupt
 from tests.model.test_transformer import initial, logits_of, make_model, spread
 
+jitted_greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
+
 
 @pytest.fixture
 def batch(vocab, make_rows):
-    import jaxdenoise as jd
-
-    return corrupt(jd.configure("span_corruption").build(vocab), make_rows(3, 30))
+    objective = jd.configure("span_corruption").build(vocab)
+    return jax.jit(corrupt, static_argnums=0)(objective, make_rows(3, 30))
 
 
 def test_greedy_is_the_argmax_step_by_step(batch, vocab):
     model = make_model()
     params = spread(initial(model))
-    ours = np.asarray(greedy(model, params, batch, 6, vocab))
+    ours = np.asarray(jitted_greedy(model, params, batch, 6, vocab))
     outputs = np.zeros((3, 6), np.int32)
     ended = np.zeros(3, bool)
     for step in range(6):
@@ -44,7 +46,7 @@ def test_decoding_stops_at_eos_and_never_writes_ids_outside_the_vocabulary(batch
     params["decoder"]["norm"]["scale"] = jnp.ones(16)
     params["embedding"] = jnp.ones_like(params["embedding"])
     params["projection"] = params["projection"].at[:, 1].set(1).at[:, 1020].set(9)
-    outputs = np.asarray(greedy(model, params, batch, 5, vocab))
+    outputs = np.asarray(jitted_greedy(model, params, batch, 5, vocab))
     np.testing.assert_array_equal(outputs, [[1, 0, 0, 0, 0]] * 3)
 
 
@@ -60,7 +62,7 @@ def test_blanks_are_filled_in_their_places(text, tokenizer):
     blanks = [piece for piece in pieces if "model" in piece]
     assert len(blanks) == 2
     expected = text.replace("<mask>", "|").replace("<extra_id_0>", "|").replace("<extra_id_1>", "|")
-    joined = "".join(piece["text"] if "text" in piece else "|" for piece in pieces)
+    joined = "".join(piece.get("text", "|") for piece in pieces)
     assert joined == expected
 
 

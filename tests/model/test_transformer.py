@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdenoise as jd
-from jaxdenoise.model.model import Model, targets_of
+from jaxdenoise.model.model import Model
 from jaxdenoise.training.step import corrupt
 from tests.reference import t5 as reference
 
@@ -34,7 +34,7 @@ def make_model(architecture="encoder_decoder", **fields) -> Model:
 @pytest.fixture
 def batch(vocab, make_rows):
     objective = jd.configure("span_corruption", noise_density=0.3).build(vocab)
-    return jax.jit(lambda rows: corrupt(objective, rows))(make_rows(3, 40, lengths=[40, 23, 2]))
+    return jax.jit(corrupt, static_argnums=0)(objective, make_rows(3, 40, lengths=[40, 23, 2]))
 
 
 @functools.cache
@@ -161,7 +161,7 @@ def test_order_of_the_batch_changes_nothing(batch):
 def test_how_it_is_computed_changes_neither_values_nor_gradients(fields, batch):
     plain, other = make_model(), make_model(**fields)
     params = initial(plain)
-    targets, weights = targets_of(batch, "decoder")
+    targets, weights = batch.targets("decoder")
 
     def loss(model):
         return lambda p: jd.loss_terms(model.apply(p, batch), targets, weights).loss
@@ -172,7 +172,7 @@ def test_how_it_is_computed_changes_neither_values_nor_gradients(fields, batch):
 
 def test_fewer_residuals_are_stored_with_remat(batch):
     """Remat must do something: the backward pass computes the products of the blocks again."""
-    targets, weights = targets_of(batch, "decoder")
+    targets, weights = batch.targets("decoder")
 
     def products(model):
         params = initial(model)

@@ -23,8 +23,8 @@ class Pair(NamedTuple):
 
 def counts(length: int, density: float, mean: float) -> tuple[int, int]:
     """Noise tokens and noise spans."""
-    noise = min(max(int(round(length * density)), 1), length - 1)
-    return noise, min(max(int(round(noise / mean)), 1), noise, length - noise)
+    noise = min(max(round(length * density), 1), length - 1)
+    return noise, min(max(round(noise / mean), 1), noise, length - noise)
 
 
 def mask(rng: np.random.Generator, length: int, density: float, mean: float) -> np.ndarray:

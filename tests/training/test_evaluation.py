@@ -1,5 +1,6 @@
 """Held-out figures: the same targets for model and baselines, text apart from special ids."""
 
+import itertools
 import math
 
 import jax
@@ -10,8 +11,10 @@ from jaxdenoise.arrays import Rows
 from jaxdenoise.data.baselines import fit_baselines
 from jaxdenoise.data.rows import sample_rows
 from jaxdenoise.training import evaluation
+from jaxdenoise.training import step as steps
 from jaxdenoise.training.setup import build
-from jaxdenoise.training.step import corrupt
+
+corrupt = jax.jit(steps.corrupt, static_argnums=0)
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def test_the_token_before_each_target_is_that_of_the_source(setup, rows):
     previous, targets = evaluation._text_targets(batch, "decoder", vocab)
     expected = []
     for tokens, length in zip(rows.tokens, rows.lengths, strict=True):
-        pairs = list(zip(tokens[: length - 1], tokens[1:length], strict=True))
+        pairs = list(itertools.pairwise(tokens[:length]))
         expected += pairs
     # Every (previous, target) pair stands somewhere in the source, row after row in order.
     assert len(targets) > 50

@@ -7,8 +7,12 @@ import optax
 import pytest
 
 import jaxdenoise as jd
-from jaxdenoise.model.model import Model, targets_of
-from jaxdenoise.training.step import corrupt, make_evaluation, make_step
+from jaxdenoise.model.model import Model
+from jaxdenoise.training import step as steps
+from jaxdenoise.training.step import make_evaluation, make_step
+
+corrupt = jax.jit(steps.corrupt, static_argnums=0)
+token_losses = jax.jit(steps.token_losses, static_argnums=0)
 
 LENGTHS = [40, 23, 11, 2]
 
@@ -48,7 +52,7 @@ def test_a_step_of_sgd_is_the_gradient_of_the_mean_over_all_targets(
 
     def mean(params):
         batch = corrupt(objective, rows)
-        targets, weights = targets_of(batch, "decoder")
+        targets, weights = batch.targets("decoder")
         nll = jd.cross_entropy(model.apply(params, batch), targets)
         return jnp.sum(nll * weights) / jnp.sum(weights)
 
@@ -119,11 +123,11 @@ def test_evaluation_counts_text_apart_from_sentinels_and_eos(
 ):
     sums = jax.jit(make_evaluation(objective, model))(initial, rows)
     batch = corrupt(objective, rows)
-    targets, weights = (np.asarray(x) for x in targets_of(batch, "decoder"))
+    targets, weights = (np.asarray(x) for x in batch.targets("decoder"))
     special = vocab.is_special[targets] & (weights > 0)
     assert float(sums["special"].targets) == special.sum()
     assert float(sums["text"].targets) == (weights > 0).sum() - special.sum()
-    nll = np.asarray(jd.token_losses(model, initial, batch))
+    nll = np.asarray(token_losses(model, initial, batch))
     np.testing.assert_allclose(sums["special"].loss, nll[special].sum(), rtol=1e-4)
 
 

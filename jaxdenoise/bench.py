@@ -1,0 +1,121 @@
+"""Measuring: two things in turn in one run, medians and ratios, never a bare time."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdenoise.arrays import Rows
+from jaxdenoise.experiment import Experiment
+from jaxdenoise.objectives import configure
+from jaxdenoise.training.setup import Setup
+from jaxdenoise.training.step import corrupt
+from jaxdenoise.vocabulary import Vocabulary
+
+BATCH, RAW_LENGTH = 256, 568  # inputs of 512 at T5's density and span length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """Two functions timed in turn: A, B, A, B, ….
+
+    Attributes:
+      first: seconds of each call of the first.
+      second: seconds of each call of the second.
+    """
+
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+
+    @property
+    def medians(self) -> tuple[float, float]:
+        """Median seconds of either."""
+        return statistics.median(self.first), statistics.median(self.second)
+
+    @property
+    def ratio(self) -> float:
+        """Median of first / second, pair by pair: what the machine does to both cancels."""
+        return statistics.median(a / b for a, b in zip(self.first, self.second, strict=True))
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """First and third quartile of the ratios."""
+        ratios = [a / b for a, b in zip(self.first, self.second, strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4)
+        return low, high
+
+
+def time_in_turn(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> Paired:
+    """Times both `rounds` times after one call of each that is not counted."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 1):
+        for function, kept in zip((first, second), times, strict=True):
+            begin = time.perf_counter()
+            jax.block_until_ready(function())
+            if number:
+                kept.append(time.perf_counter() - begin)
+    return Paired(first=tuple(times[0]), second=tuple(times[1]))
+
+
+def corruption_against_numpy(reference: Any, rounds: int = 15) -> Paired:
+    """A careful per-example NumPy version (first) against the jitted objective (second).
+
+    Both corrupt the same 256 × 568 tokens into inputs, segments, shifted targets, targets and
+    weights, from a fresh generator or key for each example.
+
+    Args:
+      reference: the module `span_corruption` of the reference versions.
+      rounds: pairs that are timed.
+    """
+    vocab = Vocabulary.with_sentinels(size=32_100)
+    built = configure("span_corruption").build(vocab)
+    shapes = built.shapes(RAW_LENGTH)
+    sizes = [shapes.inputs("encoder")[0].shape[0], shapes.targets("decoder")[0].shape[0]]
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(3, 32_000, (BATCH, RAW_LENGTH)).astype(np.int32)
+    sentinels = np.array(vocab.sentinel_ids)
+
+    def with_numpy() -> list[np.ndarray]:
+        examples = [
+            reference.corrupt(rng, row, 0.15, 3.0, sentinels, vocab.eos_id, vocab.pad_id, *sizes)
+            for row in tokens
+        ]
+        return [np.stack(field) for field in zip(*examples, strict=True)]
+
+    compiled = jax.jit(lambda rows: corrupt(built, rows))
+    rows = jax.device_put(
+        Rows(
+            tokens=tokens,
+            lengths=np.full(BATCH, RAW_LENGTH, np.int32),
+            example_ids=np.arange(BATCH, dtype=np.uint32),
+            epochs=np.zeros(BATCH, np.uint32),
+        )
+    )
+    return time_in_turn(with_numpy, lambda: compiled(rows), rounds)
+
+
+def corruption_in_step(setup: Setup, rounds: int = 15) -> Paired:
+    """The experiment's corruption alone (first) against its whole training step (second)."""
+    rows = setup.batches[0]
+    alone = jax.jit(lambda rows: corrupt(setup.objective, rows))
+    backend = setup.backend
+    state = backend.place(setup.initial_state())
+    step = backend.compile(setup.step(), state, backend.split(rows))
+    holder = [state]  # the state is donated: each call takes what the last one gave
+
+    def whole() -> Any:
+        holder[0], metrics = step(holder[0], backend.split(rows))
+        return metrics
+
+    return time_in_turn(lambda: alone(rows), whole, rounds)
+
+
+def source_tokens(experiment: Experiment) -> int:
+    """Source tokens of a full batch."""
+    return experiment.training.batch_size * experiment.data.raw_length

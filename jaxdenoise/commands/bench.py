@@ -1,0 +1,90 @@
+"""jaxdenoise bench [corruption|step]: figures in pairs, from one run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from jaxdenoise.errors import unknown
+from jaxdenoise.experiment import bundled, experiments, load_experiments, override
+from jaxdenoise.flags import split_flags
+
+USAGE = """usage: jaxdenoise bench [corruption|step] [--experiment NAME] [--field value …]
+
+  corruption   span corruption against a careful per-example NumPy version, 256 × 568 tokens
+  step         an experiment's training step, and the share of it that is corruption
+
+Both when none is named. The two sides of a pair are timed in turn; ratios are medians.
+"""
+PARTS = ("corruption", "step")
+
+
+def run(args: Sequence[str]) -> int:
+    """Measures and prints."""
+    if "--help" in args or "-h" in args:
+        print(USAGE)
+        return 0
+    named = [args[0]] if args and not args[0].startswith("-") else []
+    if named and named[0] not in PARTS:
+        raise unknown("benchmark", named[0], PARTS)
+    flags = split_flags(args[len(named) :])
+    load_experiments()
+    name = flags.pop("experiment", ["quickstart"])[0]
+    experiment = override(experiments[name](), flags)
+    console = Console(highlight=False)
+
+    import jax
+
+    versions = f"Python {sys.version.split()[0]}, jax {jax.__version__}"
+    device = jax.devices()[0].device_kind
+    console.print(f"{versions}, {jax.device_count()} × {device}, {os.cpu_count()} CPU cores")
+    if not named or "corruption" in named:
+        _corruption(console)
+    if not named or "step" in named:
+        _step(name, experiment, console)
+    return 0
+
+
+def _corruption(console: Console) -> None:
+    from jaxdenoise import bench
+
+    with console.status("corruption"):
+        pair = bench.corruption_against_numpy(_reference("span_corruption"))
+    numpy_speed, speed = (bench.BATCH * bench.RAW_LENGTH / t / 1e6 for t in pair.medians)
+    low, high = pair.spread
+    console.print(
+        f"corruption: {speed:.1f} million tokens/s jitted, {numpy_speed:.1f} with NumPy: "
+        f"{pair.ratio:.1f} times (quartiles {low:.1f} to {high:.1f})"
+    )
+
+
+def _step(name: str, experiment: Any, console: Console) -> None:
+    from jaxdenoise import bench
+    from jaxdenoise.data.store import prepare
+    from jaxdenoise.training.setup import build
+
+    setup = build(experiment, prepare(experiment.data, console=console))
+    with console.status("step"):
+        pair = bench.corruption_in_step(setup)
+    corruption, step = pair.medians
+    console.print(
+        f"{name} step: {bench.source_tokens(experiment) / step:,.0f} source tokens/s, "
+        f"{step * 1e3:.1f} ms, of which corruption {corruption * 1e3:.2f} ms: {pair.ratio:.2%}"
+    )
+
+
+def _reference(name: str) -> Any:
+    """A slow reference version: beside the tests in a checkout, inside the package installed."""
+    folder = bundled("reference")
+    folder = folder if folder.is_dir() else folder.parent / "tests" / "reference"
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,135 @@
+"""What bad input gets: one line with the way out, status 2, nothing written."""
+
+import json
+
+import pytest
+
+from jaxdenoise.cli import main
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(folder) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def refuse(args, capsys, message):
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("jaxdenoise: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["tran"], "unknown command 'tran': did you mean 'train'?"),
+        (["train", "quikstart"], "did you mean 'quickstart'?"),
+        (["train", "nothing.toml"], "'nothing.toml' is not a file"),
+        (["train", "quickstart", "--data.raw-lenth", "5"], "did you mean 'data.raw_length'?"),
+        (["train", "quickstart", "stray"], "'stray' is not a flag"),
+        (["train", "quickstart", "--objective.noise-density", "1.5"], "noise_density is 1.5"),
+        (["train", "quickstart", "--objective.noise-density", "0"], "noise_density is 0.0"),
+        (["train", "quickstart", "--objective.mean-noise-span-length", "0.5"], "is 0.5"),
+        (["train", "quickstart", "--data.sentinels", "2"], "only 2 sentinels"),
+        (["train", "quickstart", "--training.steps", "ten"], "training.steps is 'ten'"),
+        (["train", "quickstart", "--data.files", "no/*.txt"], "no file matches 'no/*.txt'"),
+        (["train", "quickstart", "--data.tokenizer", "t.json"], "'t.json' is not a file"),
+        (["train", "quickstart", "--run-dir"], "--run-dir takes one value, not 0"),
+        (["train", "quickstart", "--module", "nowhere"], "--module nowhere cannot be imported"),
+        (["train", "quickstart", "--data.corpus", "pydoc"], "did you mean 'pydocs'?"),
+        (["show", "span_corupt"], "did you mean 'span_corruption'?"),
+        (["show", "span_corruption", "--objective.noise-density", "2"], "noise_density is 2.0"),
+        (["show", "span_corruption", "--draws", "0"], "draws is 0"),
+        (["show", "span_corruption", "--run", "nowhere"], "'nowhere' is not a run"),
+        (["infill", "nowhere", "--text", "a <mask>"], "'nowhere' is not a run"),
+        (["report", "nowhere"], "'nowhere' is not a run"),
+        (["bench", "everything"], "unknown benchmark 'everything'"),
+        (["list", "nothing.toml"], "'nothing.toml' is not a file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_get_one_line_and_write_nothing(args, message, capsys, elsewhere):
+    refuse(args, capsys, message)
+    assert files(elsewhere) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"good text\n\ncaf\xe9\n", "byte 14 (0xe9) is not UTF-8"),
+        ("a.jsonl", b'{"text": "good"}\nbad\n', "line 2 is not JSON"),
+        ("a.jsonl", b'{"text": "good"}\n{"body": "x"}\n', "line 2 has no text field 'text'"),
+        ("a.parquet", b"nonsense", "is not a Parquet file"),
+        ("a.txt", b"\n\n", "is empty"),
+        ("a.csv", b"a,b\n", "is not one of .txt, .jsonl, .parquet"),
+    ],
+)
+def test_bad_data_is_named_and_nothing_is_written(name, content, message, capsys, elsewhere):
+    (elsewhere / name).write_bytes(content)
+    args = ["train", "quickstart", "--data.files", name, "--data.vocabulary-size", "400"]
+    refuse([*args, "--data.sentinels", "20"], capsys, message)
+    assert files(elsewhere) == [name]
+
+
+def test_a_corpus_shorter_than_one_row_is_refused(capsys, elsewhere, corpus):
+    args = ["train", "quickstart", "--data.files", str(corpus), "--data.raw-length", "100000"]
+    args += ["--data.vocabulary-size", "15000", "--data.sentinels", "9000"]
+    refuse(args, capsys, "less than one row of 100000")
+    assert files(elsewhere) == []
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused(capsys, elsewhere, corpus):
+    args = ["train", "quickstart", "--data.files", str(corpus), "--training.backend", "pmap"]
+    args += [
+        "--training.batch-size",
+        "20",
+        "--data.vocabulary-size",
+        "400",
+        "--data.sentinels",
+        "20",
+    ]
+    refuse(args, capsys, "batch_size is 20, which 8 devices do not divide; give 16 or 24")
+    assert files(elsewhere) == []
+
+
+def test_a_run_of_another_config_is_refused_and_untouched(capsys, elsewhere):
+    run = elsewhere / "run"
+    run.mkdir()
+    from jaxdenoise.experiment import experiments, load_experiments, override, to_dict
+
+    load_experiments()
+    other = override(experiments["quickstart"](), {"model.width": 64})
+    saved = {"name": "quickstart", "experiment": to_dict(other), "store": {}}
+    (run / "config.json").write_text(json.dumps(saved))
+    before = (run / "config.json").read_bytes()
+    refuse(
+        ["train", "quickstart", "--run-dir", "run"],
+        capsys,
+        "model.width is 64 there and 128 here; choose another --run-dir",
+    )
+    assert (run / "config.json").read_bytes() == before
+    assert files(elsewhere) == ["run", "run/config.json"]
+
+
+def test_a_place_that_cannot_be_written_is_one_line(capsys, elsewhere, corpus):
+    (elsewhere / "file").write_text("in the way")
+    args = ["train", "quickstart", "--data.files", str(corpus), "--run-dir", "file/run"]
+    args += ["--data.vocabulary-size", "400", "--data.sentinels", "20"]
+    refuse(args, capsys, "Not a directory")
+
+
+def test_help_is_no_error(capsys):
+    for args in ([], ["--help"], ["train", "--help"], ["list", "--help"], ["infill", "--help"]):
+        assert main(args) == 0
+        assert "usage: jaxdenoise" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "quickstart", "--help"])
+    assert stop.value.code == 0
+    assert "--objective.noise-density" in capsys.readouterr().out

@@ -1,0 +1,196 @@
+"""Every registered experiment and config: built, round-tripped, stepped once."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdenoise import ablation, experiment
+from jaxdenoise.errors import UserError
+from jaxdenoise.experiment import Experiment, digest, experiments, from_dict, override, to_dict
+from jaxdenoise.model.model import build_model
+from jaxdenoise.vocabulary import Vocabulary
+
+experiment.load_experiments()
+NAMES = experiments.names()
+CONFIGS = sorted(ablation.config_files())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_experiment_survives_json_and_says_what_it_is(name):
+    built = experiments[name]()
+    again = from_dict(json.loads(json.dumps(to_dict(built))))
+    assert again == built
+    assert digest(again) == digest(built)
+    assert len(experiments[name].__doc__) > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("t5_small", 77), ("t5_base", 248), ("t5_large", 783)]
+)
+def test_t5_has_its_published_number_of_parameters(name, millions):
+    model = build_model(experiments[name]().model, Vocabulary.with_sentinels(size=32_100))
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    total = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    assert round(total / 1e6) == millions
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_resolves_to_distinct_runs(name):
+    resolved = ablation.load_ablation(ablation.config_files()[name])
+    assert len(resolved.runs) > 1
+    assert resolved.source
+    digests = {digest(run.experiment) for run in resolved.runs}
+    assert len(digests) == len(resolved.runs)
+    lengths = {run.experiment.data.raw_length for run in resolved.runs}
+    assert len(lengths) == 1  # all arms read the same rows
+
+
+def test_t5s_table_6_has_its_four_rates():
+    resolved = ablation.load_ablation(ablation.config_files()["t5_table6_corruption_rate"])
+    rates = [run.experiment.objective.options()["noise_density"] for run in resolved.runs]
+    assert rates == [0.1, 0.15, 0.25, 0.5]
+    changed = [
+        dataclasses.replace(run.experiment, objective=resolved.runs[0].experiment.objective)
+        for run in resolved.runs
+    ]
+    assert len(set(map(digest, changed))) == 1  # arms differ in the rate alone
+
+
+def test_axes_multiply_and_seeds_come_last():
+    plain = {
+        "experiment": "quickstart",
+        "seeds": [0, 1],
+        "overrides": {"training": {"steps": 10}},
+        "axes": {
+            "objective": {"noise_density": [0.1, 0.2], "mean_noise_span_length": [2, 3, 5]},
+        },
+    }
+    resolved = ablation.resolve("x", plain, {"training.batch_size": 8})
+    assert len(resolved.runs) == 12
+    assert resolved.runs[0].name == "noise_density=0.1,mean_noise_span_length=2,seed=0"
+    assert {run.experiment.training.steps for run in resolved.runs} == {10}
+    assert {run.experiment.training.batch_size for run in resolved.runs} == {8}
+
+
+def test_an_axis_may_be_a_structure():
+    plain = {
+        "experiment": "quickstart",
+        "axes": {"objective": [{"name": "span_corruption", "noise_density": 0.3}]},
+    }
+    [run] = ablation.resolve("x", plain).runs
+    assert run.experiment.objective.options()["noise_density"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({}, "names no experiment"),
+        ({"experiment": "quikstart"}, "did you mean 'quickstart'"),
+        ({"experiment": "quickstart", "axis": {}}, "unknown key of config x 'axis'"),
+        ({"experiment": "quickstart", "axes": {"seed": []}}, "at least one value"),
+        ({"experiment": "quickstart", "axes": {"seed": 3}}, "at least one value"),
+        (
+            {"experiment": "quickstart", "axes": {"data.raw_lenth": [64]}},
+            r"run raw_lenth=64.*did you mean 'data.raw_length'",
+        ),
+        (
+            {"experiment": "quickstart", "axes": {"objective.noise_density": [0.1, 1.5]}},
+            r"run noise_density=1.5,seed=0: objective.noise_density is 1.5",
+        ),
+    ],
+)
+def test_wrong_configs_are_refused_by_name(plain, message):
+    with pytest.raises(UserError, match=message):
+        ablation.resolve("x", plain)
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text("experiment = quickstart")
+    with pytest.raises(UserError, match=r"x.toml is not TOML"):
+        ablation.load_ablation(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.raw_lengt": 3}, "did you mean 'data.raw_length'"),
+        ({"zeal": 1}, "Known: data, model, objective, optimizer, seed, training"),
+        ({"training.steps": "many"}, "training.steps is 'many'; it must be a whole number"),
+        ({"optimizer.b1": "x"}, "optimizer.b1 is 'x'; it must be a number"),
+        ({"optimizer.name": "adam"}, "invalid choice 'adam'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"model.dropout_rate": 1.0}, r"model.dropout_rate is 1.0; it must be in \[0, 1\)"),
+        ({"model.width": 0}, "model.width is 0; it must be at least 1"),
+        ({"data.held_out": 0}, "data.held_out is 0"),
+        ({"data.sentinels": 2}, r"noise spans but the vocabulary has only 2 sentinels"),
+        ({"training.normalisation": "token"}, "invalid choice 'token'"),
+        ({"objective.name": "drop"}, "unknown objective 'drop'"),
+        ({"optimizer.clip_norm": 0.0}, "optimizer.clip_norm is 0.0"),
+    ],
+)
+def test_wrong_fields_are_refused_in_one_line(changes, message):
+    with pytest.raises(UserError, match=message) as error:
+        override(experiments["quickstart"](), changes)
+    assert "\n" not in str(error.value)
+
+
+def test_values_are_parsed_as_flags_are():
+    changed = override(
+        Experiment(),
+        {
+            "data.files": ["a.txt", "b.txt"],
+            "optimizer.clip_norm": None,
+            "model.tied_embeddings": True,
+            "objective.noise_density": "0.5",
+        },
+    )
+    assert changed.data.files == ("a.txt", "b.txt")
+    assert changed.optimizer.clip_norm is None
+    assert changed.model.tied_embeddings is True
+    assert changed.objective.options()["noise_density"] == 0.5
+
+
+def test_a_local_experiments_package_and_a_module_are_found(tmp_path, monkeypatch):
+    import subprocess
+    import sys
+
+    source = (
+        "from jaxdenoise.experiment import Experiment, experiment\n"
+        "@experiment\n"
+        "def {name}() -> Experiment:\n"
+        '    """Mine."""\n'
+        "    return Experiment(seed=7)\n"
+    )
+    package = tmp_path / "experiments"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "mine.py").write_text(source.format(name="local_one"))
+    (tmp_path / "other.py").write_text(source.format(name="module_one"))
+    command = [sys.executable, "-m", "jaxdenoise", "list", "--module", "other"]
+    listed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "local_one" in listed.stdout
+    assert "module_one" in listed.stdout
+    assert "quickstart" in listed.stdout
+    with pytest.raises(UserError, match="--module nothing_there cannot be imported"):
+        experiment.load_experiments(("nothing_there",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_is_built_and_stepped_once(name, corpus):
+    """In its own shapes, on one row of its own length."""
+    from jaxdenoise.training.setup import build
+
+    small = {"training.batch_size": 1, "data.files": [str(corpus)], "data.held_out": 0.2}
+    setup = build(override(experiments[name](), small))
+    backend = setup.backend
+    state = backend.place(setup.initial_state())
+    rows = backend.split(setup.batches[0])
+    step = backend.compile(setup.step(), state, rows)
+    state, metrics = step(state, rows)
+    assert np.isfinite(float(backend.fetch(metrics)["loss"]))
+    assert int(state.step) == 1
