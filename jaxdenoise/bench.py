@@ -19,6 +19,7 @@ from jaxdenoise.training.step import corrupt
 from jaxdenoise.vocabulary import Vocabulary
 
 BATCH, RAW_LENGTH = 256, 568  # inputs of 512 at T5's density and span length
+SPAN = 0.2  # seconds of either function before it is the other's turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +53,29 @@ class Paired:
 
 
 def time_in_turn(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> Paired:
-    """Times both `rounds` times after one call of each that is not counted."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds + 1):
-        for function, kept in zip((first, second), times, strict=True):
-            begin = time.perf_counter()
-            jax.block_until_ready(function())
-            if number:
-                kept.append(time.perf_counter() - begin)
-    return Paired(first=tuple(times[0]), second=tuple(times[1]))
+    """Times both `rounds` times, each time for about `SPAN` seconds of calls in a row.
+
+    Equal spans, so that neither is measured on a machine that the other one has just warmed or
+    put to sleep: a call of two milliseconds between two of fifteen would look half as fast.
+    """
+    functions = (first, second)
+    for function in functions:
+        _seconds(function, 1)  # compiles
+    calls = [max(1, round(SPAN / _seconds(function, 3))) for function in functions]
+    times = [
+        [_seconds(function, number) for function, number in zip(functions, calls, strict=True)]
+        for _ in range(rounds)
+    ]
+    ones, others = zip(*times, strict=True)
+    return Paired(first=ones, second=others)
+
+
+def _seconds(function: Callable[[], Any], calls: int) -> float:
+    """Seconds of one call, from several in a row, each waited for."""
+    begin = time.perf_counter()
+    for _ in range(calls):
+        jax.block_until_ready(function())
+    return (time.perf_counter() - begin) / calls
 
 
 def corruption_against_numpy(reference: Any, rounds: int = 15) -> Paired:

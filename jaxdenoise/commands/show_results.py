@@ -19,14 +19,16 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
     console.print(_table(results))
     held_out, seconds = results["held_out"], results["seconds"]
     minutes, rest = divmod(round(seconds["compiling"] + seconds["stepping"]), 60)
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     console.print(
         f"{results['gap_closed']:.1%} of the gap between unigram and bigram closed, on text "
         f"targets. Sentinels and EOS apart: loss {held_out['special_loss']:.3f}, accuracy "
         f"{held_out['special_accuracy']:.1%}."
     )
     console.print(
-        f"{results['parameters']:,} parameters; {minutes}:{rest:02} minutes of training, "
-        f"{results['data_wait']:.2%} of it waiting for data; {results['device']}"
+        f"{results['parameters']:,} parameters; {minutes}:{rest:02} minutes for "
+        f"{results['steps']:,} steps, {results['data_wait']:.2%} of it waiting for data; "
+        f"{results['device']}, {versions}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the train state, by Orbax, behind four verbs."""
+"""Checkpoints of the train state, by Orbax, behind five verbs."""
 
 from __future__ import annotations
 
@@ -28,17 +28,27 @@ class Checkpoints:
         """The newest step, None before the first save."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, step: int) -> None:
+    def save(self, state: TrainState, step: int, fingerprint: dict[str, Any]) -> None:
         """Starts saving; the state is copied before this returns, the files are written later."""
         if step != self.latest():
-            self._manager.save(step, args=ocp.args.StandardSave(_as_dict(state)))
+            both = {
+                "state": ocp.args.StandardSave(_as_dict(state)),
+                "fingerprint": ocp.args.JsonSave(fingerprint),
+            }
+            self._manager.save(step, args=ocp.args.Composite(**both))
+
+    def fingerprint(self, step: int) -> dict[str, Any]:
+        """What was saved with a step."""
+        wanted = ocp.args.Composite(fingerprint=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=wanted)["fingerprint"]
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """Reads a step (the latest by default) into arrays of the shapes and dtypes of `like`."""
         step = self.latest() if step is None else step
         named = _as_dict(like)
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, named)
-        restored = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
+        wanted = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
+        restored = self._manager.restore(step, args=wanted)["state"]
         leaves = [restored[name] for name in named]  # the state's order; a PyTree's is the names'
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 

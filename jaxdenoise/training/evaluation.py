@@ -27,13 +27,18 @@ class Evaluator:
       model: of the run.
       rows: held-out rows; their corruption follows from their ids, the same for every run.
       token_bytes: Int[V], to give bits per byte.
+
+    Attributes:
+      corrupted: the rows as `Example`s, in chunks.
     """
 
     def __init__(self, objective: Objective, model: Model, rows: Rows, token_bytes: np.ndarray):
         self._chunks = _chunks(rows)
         compiled = jax.jit(corrupt, static_argnums=0)
-        batches = [jax.device_get(compiled(objective, chunk)) for chunk in self._chunks]
-        self._targets = [_text_targets(batch, model.stack, objective.vocab) for batch in batches]
+        self.corrupted = [jax.device_get(compiled(objective, chunk)) for chunk in self._chunks]
+        self._targets = [
+            _text_targets(batch, model.stack, objective.vocab) for batch in self.corrupted
+        ]
         self._bytes = sum(int(token_bytes[targets].sum()) for _, targets in self._targets)
         self._evaluate: Callable[[Params, Rows], dict[str, LossTerms]] = jax.jit(
             make_evaluation(objective, model)

@@ -17,6 +17,7 @@ from jaxdenoise.data.rows import iterate
 from jaxdenoise.optim import build_schedule
 from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.evaluation import Evaluator
+from jaxdenoise.training.fingerprint import take_fingerprint
 from jaxdenoise.training.metrics_file import MetricsFile
 from jaxdenoise.training.progress import ProgressLine
 from jaxdenoise.training.setup import Setup
@@ -122,7 +123,8 @@ def run_steps(
                     metrics.append({"step": number, "held_out": held_out})
                     console.print(_evaluation_line(number, held_out), highlight=False)
                 if saves or stop.requested:
-                    checkpoints.save(whole, number)
+                    found = take_fingerprint(setup.batches, evaluator.corrupted, number)
+                    checkpoints.save(whole, number, found)
                 if stop.requested and number < training.steps:
                     raise Interrupted(number)
                 clock.start()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ from jaxdenoise.optim import build_optimizer
 from jaxdenoise.training import samples
 from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.evaluation import Evaluator, gap_closed
+from jaxdenoise.training.fingerprint import compare_fingerprints, take_fingerprint
 from jaxdenoise.training.loop import Clock, run_steps
 from jaxdenoise.training.metrics_file import MetricsFile
 from jaxdenoise.training.run_directory import RunDirectory, read_json, write_json
@@ -42,7 +45,7 @@ def train(setup: Setup, name: str, run: RunDirectory, console: Console) -> dict[
       What results.json holds. A finished run is not trained again.
 
     Raises:
-      UserError: the directory belongs to another configuration.
+      UserError: the directory belongs to another configuration, or its data have changed.
       Interrupted: a signal stopped the run; a checkpoint is saved.
     """
     run.claim(name, setup.experiment, setup.store.manifest)
@@ -56,6 +59,9 @@ def train(setup: Setup, name: str, run: RunDirectory, console: Console) -> dict[
     try:
         state, start = setup.initial_state(), checkpoints.latest() or 0
         if start:
+            saved = checkpoints.fingerprint(start)
+            mine = take_fingerprint(setup.batches, evaluator.corrupted, start)
+            compare_fingerprints(saved, mine, run.path, start, console)
             state = checkpoints.restore(state, start)
             console.print(f"continuing {run.path} from step {start}", highlight=False)
         metrics = MetricsFile(run.metrics, start)
@@ -106,10 +112,14 @@ def _finish(
         "gap_closed": gap_closed(final, baselines),
         "sentences": samples.fill_held_out_sentences(*parts, sentences) if sentences else [],
         "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
+        "steps": clock.steps,  # of this part of the run, whose seconds these are
         "seconds": {"compiling": clock.compiling, "stepping": clock.stepping},
         "data_wait": clock.wait_share,
         "device": _device(),
-        "versions": {"jax": jax.__version__, **setup.store.manifest["identity"]["corpus"]},
+        "versions": {
+            "Python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("jax", "flax", "optax")},
+        },
     }
     write_json(run.results, results)
     return results

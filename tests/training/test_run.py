@@ -1,8 +1,10 @@
 """Whole runs: what they leave, and that an interruption changes nothing."""
 
 import dataclasses
+import logging
 import os
 import signal
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from jaxdenoise.data.rows import Batches
 from jaxdenoise.errors import UserError
 from jaxdenoise.experiment import override
 from jaxdenoise.training.checkpoint import Checkpoints
+from jaxdenoise.training.fingerprint import compare_fingerprints
 from jaxdenoise.training.loop import Interrupted
 from jaxdenoise.training.metrics_file import MetricsFile, read_metrics
 from jaxdenoise.training.run import restore_params, train
@@ -25,17 +28,27 @@ TIMES = ("tokens_per_second", "data_wait")
 
 
 class InterruptedBatches(Batches):
-    """Sends SIGINT while one of the batches is read."""
+    """Sends SIGINT when one of the batches is first read."""
+
+    seen: ClassVar[set[int]] = set()
 
     def __getitem__(self, step):
-        if step == 6:
+        if step == 6 and id(self) not in self.seen:
+            self.seen.add(id(self))
             os.kill(os.getpid(), signal.SIGINT)
         return super().__getitem__(step)
 
 
-def interrupted(setup):
+class OtherBatches(Batches):
+    """The rows of another order."""
+
+    def __getitem__(self, step):
+        return super().__getitem__(self.steps - 1 - step)
+
+
+def with_batches(setup, kind):
     fields = {f.name: getattr(setup.batches, f.name) for f in dataclasses.fields(Batches)}
-    return dataclasses.replace(setup, batches=InterruptedBatches(**fields))
+    return dataclasses.replace(setup, batches=kind(**fields))
 
 
 def final_state(setup, run) -> TrainState:
@@ -57,7 +70,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(tiny, backe
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
     results = train(setup, "tiny", whole, QUIET)
     with pytest.raises(Interrupted) as stop:
-        train(interrupted(setup), "tiny", broken, QUIET)
+        train(with_batches(setup, InterruptedBatches), "tiny", broken, QUIET)
     assert 0 < stop.value.step < experiment.training.steps
     assert not broken.results.exists()
     again = train(build(experiment), "tiny", broken, QUIET)
@@ -66,6 +79,44 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(tiny, backe
     assert int(states[0].step) == experiment.training.steps
     assert untimed(read_metrics(whole.metrics)) == untimed(read_metrics(broken.metrics))
     assert again["held_out"] == results["held_out"]
+
+
+def test_a_run_whose_data_or_corruption_changed_is_not_continued(tiny, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    setup = build(tiny)
+    with pytest.raises(Interrupted):
+        train(with_batches(setup, InterruptedBatches), "tiny", run, QUIET)
+    with pytest.raises(UserError, match=r"batches \d+ and \d+ are not those it would have had"):
+        train(with_batches(setup, OtherBatches), "tiny", run, QUIET)
+    other = override(tiny, {"objective.noise_density": 0.3}).objective.build(setup.objective.vocab)
+    with pytest.raises(UserError, match="corrupts the held-out rows differently now"):
+        train(dataclasses.replace(setup, objective=other), "tiny", run, QUIET)
+    assert not run.results.exists()
+
+
+def test_other_versions_are_only_told(tmp_path, capsys):
+    saved = {"batches": "a", "corruption": "b", "versions": {"jaxdenoise": "0.0.1", "jax": "1"}}
+    mine = {"batches": "a", "corruption": "b", "versions": {"jaxdenoise": "0.1.0", "jax": "1"}}
+    compare_fingerprints(saved, mine, tmp_path, 5, Console(width=200))
+    assert "other versions (jaxdenoise 0.0.1 → 0.1.0)" in capsys.readouterr().out
+    compare_fingerprints(mine, mine, tmp_path, 5, Console(width=200))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("backend", "program"), [("single", "step"), ("pmap", "_fun")])
+def test_the_step_is_compiled_once_in_a_whole_run(tiny, backend, program, tmp_path, caplog):
+    setup = build(override(tiny, {"training.backend": backend}))
+    caplog.set_level(logging.WARNING, "jax")
+    monitored = logging.getLogger("jax")
+    monitored.addHandler(caplog.handler)  # jax's loggers do not propagate everywhere
+    try:
+        with jax.log_compiles():
+            train(setup, "tiny", RunDirectory(tmp_path / "run"), QUIET)
+    finally:
+        monitored.removeHandler(caplog.handler)
+    finished = f"Finished XLA compilation of jit({program})"
+    once = {message for message in caplog.messages if finished in message}  # it may come twice
+    assert len(once) == 1
 
 
 def test_a_run_leaves_what_a_report_and_a_user_need(tiny, tmp_path):
@@ -143,11 +194,12 @@ def test_only_the_latest_checkpoints_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
     assert checkpoints.latest() is None
     for step in (1, 2, 3):
-        checkpoints.save(state.replace(step=np.full((), step, np.int32)), step)
+        checkpoints.save(state.replace(step=np.full((), step, np.int32)), step, {"of": step})
     checkpoints.close()
     again = Checkpoints(tmp_path / "checkpoints", keep=2)
     assert again.latest() == 3
     assert int(again.restore(state, 2).step) == 2
+    assert again.fingerprint(2) == {"of": 2}
     restored = again.restore(state)
     jax.tree.map(np.testing.assert_array_equal, restored, state.replace(step=restored.step))
     with pytest.raises(Exception, match="1"):
