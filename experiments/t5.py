@@ -7,7 +7,7 @@ vocabulary of 32,100 trained on it: enough to see them run.
 
 Shapes    t5x/examples/t5/t5_1_1: RMSNorm, gated GELU, no tied projection, no dropout.
 Training  Raffel et al. 2020, section 3.1.2: span corruption (.15, 3), 2^19 steps of 128 rows whose
-          inputs are 512 tokens, Adafactor, 0.01 for 10,000 steps, then its inverse square root.
+          inputs are 512 tokens, Adafactor, rate 0.01 for 10,000 steps, then 1/√step.
 Expected  with C4: T5's own base model has 83.28 on GLUE after fine-tuning (table 1).
 Cost      2^35 tokens; on accelerators alone.
 """

@@ -26,7 +26,14 @@ from typing import Any
 from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.experiment import Experiment, bundled, experiments, flatten, override
 
-_KEYS = ("title", "source", "experiment", "seeds", "overrides", "axes")
+_KEYS = {
+    "title": (str, "text"),
+    "source": (str, "text"),
+    "experiment": (str, "text"),
+    "seeds": (list, "a list"),
+    "overrides": (dict, "a table"),
+    "axes": (dict, "a table"),
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,8 @@ def load_ablation(path: Path, changes: Mapping[str, Any] | None = None) -> Ablat
 
     Args:
       path: of a .toml file.
-      changes: fields by dotted name, overridden in every run; they win over the config's.
+      changes: fields by dotted name, overridden in every run; they win over the config's
+        overrides, and `seed` over its seeds, but an axis cannot be overridden.
 
     Raises:
       UserError: not a file, not TOML, an unknown key, experiment or field, an axis without
@@ -81,13 +89,11 @@ def resolve(
       plain: its content, as TOML gives it.
       changes: as in `load_ablation`.
     """
-    for key in plain:
-        if key not in _KEYS:
-            raise unknown(f"key of config {name}", key, _KEYS)
-    require("experiment" in plain, f'config {name} names no experiment; add experiment = "…"')
+    _check_keys(name, plain)
+    changes = dict(changes or {})
     base = override(experiments[plain["experiment"]](), flatten(plain.get("overrides", {})))
     axes = flatten(plain.get("axes", {}))
-    axes["seed"] = axes.get("seed", plain.get("seeds", [base.seed]))
+    axes["seed"] = changes.pop("seed", axes.get("seed", plain.get("seeds", [base.seed])))
     for field, values in axes.items():
         require(
             isinstance(values, list) and len(values) > 0,
@@ -96,9 +102,25 @@ def resolve(
     runs = []
     for values in itertools.product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
-        fields = {**flatten(point), **(changes or {})}
-        runs.append(Run(_label(point), _override(base, fields, name, point)))
+        swept = flatten(point)
+        for field in swept.keys() & changes.keys():
+            raise UserError(
+                f"{field} is an axis of config {name} and cannot be overridden; change the config, "
+                f"or train {plain['experiment']} itself"
+            )
+        runs.append(Run(_label(point), _override(base, {**swept, **changes}, name, point)))
     return Ablation(name, plain.get("title", name), plain.get("source", ""), tuple(runs))
+
+
+def _check_keys(name: str, plain: Mapping[str, Any]) -> None:
+    for key, value in plain.items():
+        if key not in _KEYS:
+            raise unknown(f"key of config {name}", key, _KEYS)
+        kind, called = _KEYS[key]
+        require(
+            isinstance(value, kind), f"{key} of config {name} is {value!r}; it must be {called}"
+        )
+    require("experiment" in plain, f'config {name} names no experiment; add experiment = "…"')
 
 
 def _override(

@@ -27,6 +27,11 @@ Params = Any
 """A PyTree of parameters."""
 
 
+def wide(dtype: Any) -> jnp.dtype:
+    """The dtype of sums, softmax and loss: float32, or float64 where that comes in."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 @struct.dataclass
 class NoiseSpans:
     """Where the noise is, as K spans in order, none touching the next.

@@ -51,6 +51,10 @@ class Paired:
         low, _, high = statistics.quantiles(ratios, n=4)
         return low, high
 
+    def summary(self) -> dict[str, Any]:
+        """Medians, ratio and its quartiles, as plain data."""
+        return {"seconds": self.medians, "ratio": self.ratio, "quartiles": self.spread}
+
 
 def time_in_turn(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> Paired:
     """Times both `rounds` times, each time for about `SPAN` seconds of calls in a row.

@@ -10,6 +10,19 @@ from typing import Literal
 
 from jaxdenoise.errors import require
 
+NAMED_IDS = 4  # padding, end, mask, separator
+BYTES = 256
+
+
+def check_vocabulary_size(vocabulary_size: int, sentinels: int) -> None:
+    """Raises `UserError` if a byte-level BPE of this size has no room for what it must hold."""
+    least = NAMED_IDS + BYTES + sentinels
+    require(
+        vocabulary_size >= least,
+        f"data.vocabulary_size is {vocabulary_size}; it must be at least {least}, for {NAMED_IDS} "
+        f"special tokens, {BYTES} bytes and {sentinels} sentinels (data.sentinels)",
+    )
+
 
 def _positive(section: str, config: object, *names: str) -> None:
     for name in names:
@@ -56,6 +69,8 @@ class DataConfig:
     def __post_init__(self):
         _positive("data", self, "vocabulary_size", "raw_length")
         require(self.sentinels >= 0, f"data.sentinels is {self.sentinels}; it cannot be negative")
+        if self.tokenizer is None:
+            check_vocabulary_size(self.vocabulary_size, self.sentinels)
         require(
             0 < self.held_out < 1,
             f"data.held_out is {self.held_out}; it must be inside (0, 1), such as 0.05",
@@ -78,7 +93,8 @@ class ModelConfig:
       relative_max_distance: distances from here on share a bucket.
       dropout_rate: in training.
       tied_embeddings: project on the embedding matrix instead of one of its own (T5 1.0).
-      compute_dtype: of matrix products; parameters, softmax and loss are float32.
+      compute_dtype: of matrix products; parameters, softmax, logits and loss are float32.
+        float64 is for checking gradients, with JAX's x64 mode on and parameters of that type.
       remat: what the backward pass computes again: nothing, whole blocks, or all but products.
       scan_unroll: blocks compiled in one piece; more is faster to run and slower to compile.
     """
@@ -94,7 +110,7 @@ class ModelConfig:
     relative_max_distance: int = 128
     dropout_rate: float = 0.0
     tied_embeddings: bool = False
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     remat: Literal["none", "full", "dots"] = "none"
     scan_unroll: int = 1
 
@@ -122,13 +138,15 @@ class OptimizerConfig:
       learning_rate: peak of the schedule.
       schedule: after warm-up: "constant", "linear" or "cosine" to `final_fraction`, or
         "rsqrt", T5's inverse square root of the step.
-      warmup_steps: linear from 0.
+      warmup_steps: linear from 0; with "rsqrt" constant at the peak, as in T5.
       final_fraction: of the peak, at the last step.
-      weight_decay: decoupled; on matrices, not on norms and biases.
+      weight_decay: decoupled; on matrices, not on norms (with Muon on those that it updates, not
+        on embeddings).
       clip_norm: of the global gradient norm; None leaves it alone.
-      b1: decay of the first moment.
-      b2: decay of the second moment.
-      embedding_rate: for Muon, the learning rate of what AdamW updates: embeddings, norms, biases.
+      b1: decay of AdamW's first moment, or of Muon's momentum.
+      b2: decay of AdamW's second moment, beside Muon too. Adafactor has neither.
+      embedding_rate: for Muon, the learning rate of what AdamW updates: embeddings, norms,
+        relative position biases.
     """
 
     name: Literal["adamw", "adafactor", "muon"] = "adamw"
@@ -147,6 +165,7 @@ class OptimizerConfig:
             value = getattr(self, name)
             require(value > 0, f"optimizer.{name} is {value}; it must be above 0")
         _in_range("optimizer", self, 0, 1, "b1", "b2")
+        _in_range("optimizer", self, 0, float("inf"), "weight_decay")
         require(
             0 <= self.final_fraction <= 1,
             f"optimizer.final_fraction is {self.final_fraction}; it must be in [0, 1]",

@@ -48,7 +48,7 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self):
-        require(self.seed >= 0, f"seed is {self.seed}; it cannot be negative")
+        require(0 <= self.seed < 2**32, f"seed is {self.seed}; it must be in [0, 2^32)")
         trained = self.data.tokenizer is None  # another tokenizer's sentinels are counted later
         self.objective.check(self.data.raw_length, self.data.sentinels if trained else None)
 
@@ -72,12 +72,20 @@ def load_experiments(modules: tuple[str, ...] = ()) -> None:
     entry points of the group `jaxdenoise.experiments`.
 
     Raises:
-      UserError: a named module that cannot be imported.
+      UserError: a named module or a local package that cannot be imported.
     """
     _import_package(BUILT_IN, bundled("experiments"))
     local = Path.cwd() / "experiments"
     if (local / "__init__.py").exists() and local != bundled("experiments"):
-        _import_package("experiments", local)
+        try:
+            _import_package("experiments", local)
+        except Exception as error:  # the user's code may raise anything
+            raise UserError(
+                f"{local} cannot be imported ({type(error).__name__}: {error}); mend it, or work "
+                "in another folder"
+            ) from error
+    if modules and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a console script has only its own folder there
     for entry_point in importlib.metadata.entry_points(group=BUILT_IN):
         entry_point.load()
     for name in modules:
@@ -107,9 +115,22 @@ def from_dict(plain: Mapping[str, Any]) -> Experiment:
 
 
 def digest(experiment: Experiment) -> str:
-    """Eight hexadecimal digits that tell configurations apart."""
-    canonical = json.dumps(to_dict(experiment), sort_keys=True)
+    """Eight hexadecimal digits that tell configurations apart.
+
+    Fields at their default are left out, so that one that is added later changes no digest.
+    """
+    fields, defaults = flatten(to_dict(experiment)), flatten(_defaults(experiment))
+    chosen = {name: value for name, value in fields.items() if defaults.get(name) != value}
+    canonical = json.dumps(chosen, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def _defaults(experiment: Experiment) -> dict[str, Any]:
+    """The default of every field, the objective's options included, but not its name."""
+    plain: dict[str, Any] = {"seed": Experiment.seed}
+    for section in ("data", "objective", "model", "optimizer", "training"):
+        plain[section] = dataclasses.asdict(type(getattr(experiment, section))())
+    return json.loads(json.dumps(plain))
 
 
 def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from jaxdenoise.errors import UserError, unknown
+from jaxdenoise.errors import UserError, require, unknown
 
 T = TypeVar("T")
 
@@ -55,6 +55,9 @@ def split_flags(args: Sequence[str]) -> dict[str, list[str]]:
     Example:
       >>> split_flags(["--data.files", "a", "b", "--training.batch-size=8"])
       {'data.files': ['a', 'b'], 'training.batch_size': ['8']}
+
+    Raises:
+      UserError: a value without a flag before it, or a flag without a value.
     """
     fields: dict[str, list[str]] = {}
     values: list[str] | None = None
@@ -66,7 +69,25 @@ def split_flags(args: Sequence[str]) -> dict[str, list[str]]:
             raise UserError(f"'{arg}' is not a flag; give fields as --section.name value")
         else:
             values.append(arg)
+    for name, given in fields.items():
+        require(
+            len(given) > 0, f"--{name.replace('_', '-')} has no value; give one, or leave it out"
+        )
     return fields
+
+
+def take_single(flags: dict[str, list[str]], name: str) -> str | None:
+    """Takes a flag of one value out of `flags`; None if it is not there."""
+    values = flags.pop(name, None)
+    if values is not None and len(values) != 1:
+        raise UserError(f"--{name.replace('_', '-')} takes one value, not {len(values)}")
+    return values[0] if values else None
+
+
+def refuse_others(flags: Mapping[str, Any], command: str, known: Sequence[str]) -> None:
+    """Raises `UserError` if a flag is left that the command does not take."""
+    for name in flags:
+        raise unknown(f"flag of {command}", name, known)
 
 
 def to_flags(changes: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from jaxdenoise.arrays import AnyArray, LossTerms
+from jaxdenoise.arrays import AnyArray, LossTerms, wide
 from jaxdenoise.errors import unknown
 
 Logits = Float[AnyArray, "*T V"]
@@ -23,7 +23,8 @@ Loss = Callable[[AnyArray, AnyArray], AnyArray]
 def cross_entropy(logits: Logits, targets: Targets) -> Float[AnyArray, "*T"]:
     """−log p(target), in nats, for each position.
 
-    −log softmax(logits)[target] = log Σ exp(logits) − logits[target], in float32 whatever comes in.
+    −log softmax(logits)[target] = log Σ exp(logits) − logits[target], in float32 whatever comes in
+    (float64 stays).
 
     Args:
       logits: Float[…, V].
@@ -39,7 +40,7 @@ def cross_entropy(logits: Logits, targets: Targets) -> Float[AnyArray, "*T"]:
       >>> round(float(cross_entropy(logits, jnp.array(1))), 4)  # −ln 0.2
       1.6094
     """
-    logits = logits.astype(jnp.float32)
+    logits = logits.astype(wide(logits.dtype))
     inside = (targets >= 0) & (targets < logits.shape[-1])
     safe = jnp.where(inside, targets, 0)
     at_target = jnp.take_along_axis(logits, safe[..., None], axis=-1)[..., 0]
@@ -51,7 +52,7 @@ def z_losses(logits: Logits) -> Float[AnyArray, "*T"]:
 
     Source: de Brébisson and Vincent 2016; Chowdhery et al. 2022 (PaLM), section 5, with 1e-4.
     """
-    return jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1) ** 2
+    return jax.nn.logsumexp(logits.astype(wide(logits.dtype)), axis=-1) ** 2
 
 
 def loss_terms(
@@ -91,7 +92,7 @@ def loss_terms(
     correct = counted & (jnp.argmax(logits, axis=-1) == targets)
     number = jnp.sum(counted, dtype=jnp.float32)
     return LossTerms(
-        loss=jnp.sum(losses, dtype=jnp.float32),
+        loss=jnp.sum(losses, dtype=wide(losses.dtype)),
         z_loss=z_sum,
         correct=jnp.sum(correct, dtype=jnp.float32),
         targets=number,

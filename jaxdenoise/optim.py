@@ -16,6 +16,8 @@ def build_schedule(
 ) -> optax.Schedule:
     """The learning rate of each step: linear warm-up from 0, then as `config.schedule` says.
 
+    T5's "rsqrt" has no such warm-up: it begins at the peak.
+
     Args:
       config: name, peak, warm-up and final fraction.
       steps: of the whole run.
@@ -25,11 +27,12 @@ def build_schedule(
     warmup = config.warmup_steps
     decay = max(steps - warmup, 1)
     final = config.final_fraction
+    if config.schedule == "rsqrt":
+        return rsqrt_schedule(peak, max(warmup, 1))
     after = {
         "constant": optax.constant_schedule(peak),
         "linear": optax.linear_schedule(peak, peak * final, decay),
         "cosine": optax.cosine_decay_schedule(peak, decay, final),
-        "rsqrt": lambda step: rsqrt_schedule(peak, max(warmup, 1))(step + warmup),
     }[config.schedule]
     if warmup == 0:
         return after

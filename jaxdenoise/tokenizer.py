@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
+from jaxdenoise.config import check_vocabulary_size
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.vocabulary import Vocabulary
 
 PAD, EOS, MASK, SEPARATOR = "<pad>", "</s>", "<mask>", "<doc>"
-BYTES = 256
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
 
 
@@ -23,7 +23,9 @@ class Tokenizer:
 
     Args:
       backend: a `tokenizers.Tokenizer`. Its special tokens are found by name: `<pad>`, `</s>`
-        (or `[PAD]`, `[SEP]`), `<mask>` or `[MASK]`, `<doc>`, and `<extra_id_k>` as sentinel k.
+        (or `[PAD]`, `[SEP]`), `<mask>` or `[MASK]`, and `<extra_id_k>` as sentinel k. The
+        separator of documents, `<doc>`, is added where it lacks. Its settings for truncating and
+        padding, which files of other libraries carry, are switched off.
 
     Raises:
       UserError: no padding or no end-of-sequence token, or sentinels that skip a number.
@@ -33,6 +35,10 @@ class Tokenizer:
         self._backend = backend
         # "<extra_id_0>" in a corpus is text; only `encode(…, specials=True)` takes it as an id.
         backend.encode_special_tokens = True
+        backend.no_truncation()
+        backend.no_padding()
+        if backend.token_to_id(SEPARATOR) is None:
+            backend.add_special_tokens([SEPARATOR])
         self.vocab = _vocabulary(backend)
 
     def encode(self, text: str, *, specials: bool = False) -> np.ndarray:
@@ -49,9 +55,25 @@ class Tokenizer:
         encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(e.ids, np.int32) for e in encoded]
 
+    @property
+    def separator_id(self) -> int:
+        """What stands behind each document of a token stream."""
+        assert self.vocab.separator_id is not None  # added where the file lacks it
+        return self.vocab.separator_id
+
     def decode(self, ids: Sequence[int] | np.ndarray, *, specials: bool = False) -> str:
         """Returns the text; special ids are left out, or written by name with `specials`."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=not specials)
+
+    def decode_part(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of tokens that stand inside a longer text: their first space is kept.
+
+        Decoders of SentencePiece's kind drop it where a text begins.
+        """
+        anchor = int(self.vocab.ordinary_ids[-1])
+        before = self.decode([anchor])
+        whole = self.decode([anchor, *ids])
+        return whole[len(before) :] if whole.startswith(before) else self.decode(ids)
 
     def pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """Each token's own text, for display; bytes that are no whole character show as �."""
@@ -60,7 +82,7 @@ class Tokenizer:
     def _piece(self, token: int) -> str:
         if self.vocab.is_special[token]:
             return self._backend.id_to_token(token) or f"<unused_{token}>"
-        return self._backend.decode([token], skip_special_tokens=False)
+        return self.decode_part([token])
 
     @cached_property
     def token_bytes(self) -> np.ndarray:
@@ -87,12 +109,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, sentinels: in
       vocabulary_size: V, with the 4 + `sentinels` special ids and the 256 bytes included.
       sentinels: how many; sentinel k is `V - 1 - k`.
     """
-    least = 4 + BYTES + sentinels
-    require(
-        vocabulary_size >= least,
-        f"data.vocabulary_size is {vocabulary_size}; it needs at least {least} for 4 special "
-        f"tokens, {BYTES} bytes and {sentinels} sentinels (data.sentinels)",
-    )
+    check_vocabulary_size(vocabulary_size, sentinels)
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()

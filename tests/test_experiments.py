@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from jaxdenoise import ablation, experiment
 from jaxdenoise.errors import UserError
 from jaxdenoise.experiment import Experiment, digest, experiments, from_dict, override, to_dict
 from jaxdenoise.model.model import build_model
+from jaxdenoise.training.run_directory import RunDirectory, read_json, write_json
 from jaxdenoise.vocabulary import Vocabulary
 
 experiment.load_experiments()
@@ -75,6 +77,15 @@ def test_axes_multiply_and_seeds_come_last():
     assert {run.experiment.training.batch_size for run in resolved.runs} == {8}
 
 
+def test_an_axis_cannot_be_overridden_and_seeds_are_replaced():
+    plain = {"experiment": "quickstart", "axes": {"objective": {"noise_density": [0.1, 0.2]}}}
+    with pytest.raises(UserError, match=r"objective.noise_density is an axis of config x"):
+        ablation.resolve("x", plain, {"objective.noise_density": ["0.3"]})
+    resolved = ablation.resolve("x", plain, {"seed": ["4", "5"]})
+    assert [run.experiment.seed for run in resolved.runs] == [4, 5, 4, 5]
+    assert resolved.runs[0].name == "noise_density=0.1,seed=4"
+
+
 def test_an_axis_may_be_a_structure():
     plain = {
         "experiment": "quickstart",
@@ -91,6 +102,8 @@ def test_an_axis_may_be_a_structure():
         ({"experiment": "quikstart"}, "did you mean 'quickstart'"),
         ({"experiment": "quickstart", "axis": {}}, "unknown key of config x 'axis'"),
         ({"experiment": "quickstart", "axes": {"seed": []}}, "at least one value"),
+        ({"experiment": 3}, "experiment of config x is 3; it must be text"),
+        ({"experiment": "quickstart", "axes": 3}, "axes of config x is 3; it must be a table"),
         ({"experiment": "quickstart", "axes": {"seed": 3}}, "at least one value"),
         (
             {"experiment": "quickstart", "axes": {"data.raw_lenth": [64]}},
@@ -154,6 +167,35 @@ def test_values_are_parsed_as_flags_are():
     assert changed.objective.options()["noise_density"] == 0.5
 
 
+def test_a_field_that_is_added_later_changes_no_digest_and_no_run(tmp_path, monkeypatch):
+    built = experiments["quickstart"]()
+    digest_before, run = digest(built), RunDirectory(tmp_path / "run")
+    run.claim("quickstart", built, {"identity_digest": "x"})
+    saved = read_json(run.config)
+    del saved["experiment"]["training"]["z_loss"]  # as if it had not existed then
+    write_json(run.config, saved)
+    run.check(built)
+    plain = to_dict(built)
+    monkeypatch.setattr(
+        experiment, "to_dict", lambda e: {**plain, "training": {**plain["training"], "new": 0}}
+    )
+    defaults = experiment._defaults(built)
+    monkeypatch.setattr(
+        experiment,
+        "_defaults",
+        lambda e: {**defaults, "training": {**defaults["training"], "new": 0}},
+    )
+    assert digest(built) == digest_before
+
+
+def test_a_local_package_that_fails_is_named_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "__init__.py").write_text("import nothing_there")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"experiments cannot be imported \(ModuleNotFoundError"):
+        experiment.load_experiments()
+
+
 def test_a_local_experiments_package_and_a_module_are_found(tmp_path, monkeypatch):
     import subprocess
     import sys
@@ -170,7 +212,8 @@ def test_a_local_experiments_package_and_a_module_are_found(tmp_path, monkeypatc
     (package / "__init__.py").write_text("")
     (package / "mine.py").write_text(source.format(name="local_one"))
     (tmp_path / "other.py").write_text(source.format(name="module_one"))
-    command = [sys.executable, "-m", "jaxdenoise", "list", "--module", "other"]
+    script = Path(sys.executable).with_name("jaxdenoise")  # the folder it stands in is no help
+    command = [script, "list", "--module", "other"]
     listed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "local_one" in listed.stdout
     assert "module_one" in listed.stdout

@@ -23,8 +23,9 @@ ORDER = [
     {"ablation", "data"},
     {"training.metrics", "training.metrics_file", "training.run_directory"},
     {"training.step"},
-    {"training.parallel", "training.evaluation", "training.checkpoint", "training.progress"},
-    {"training.setup", "training.samples"},
+    {"training.parallel", "training.evaluation", "training.progress"},
+    {"training.checkpoint"},
+    {"training.fingerprint", "training.setup", "training.samples"},
     {"training.loop"},
     {"training.run"},
     {"report", "bench"},
@@ -96,8 +97,15 @@ def test_no_file_is_longer_than_400_lines():
 def test_every_public_name_exists_and_nothing_loads_jax_before_it_is_used():
     for name in jaxdenoise.__all__:
         assert getattr(jaxdenoise, name) is not None
-    code = "import sys, jaxdenoise, jaxdenoise.cli; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = (
+        "import sys, jaxdenoise.cli\n"
+        "for args in (['list'], ['train', 'quickstart', '--model.width', '0'], ['infill', '.']):\n"
+        "    jaxdenoise.cli.main(args)\n"
+        "sys.exit('jax' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.count("jaxdenoise: ") == 2
 
 
 def test_the_architecture_page_names_every_room():

@@ -1,6 +1,7 @@
 """Byte-level BPE trained on the spot, special tokens, and tokenizer files."""
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,8 +71,50 @@ def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path):
     assert again.encode(TEXTS[2]).tolist() == tokenizer.encode(TEXTS[2]).tolist()
 
 
+def write(backend, path):
+    path.write_text(backend.to_str(), "utf-8")
+    return path
+
+
+def test_another_librarys_settings_do_not_cut_or_pad_the_text(tokenizer, tmp_path):
+    backend = tokenizers.Tokenizer.from_str(tokenizer.to_json())
+    backend.enable_truncation(4)
+    backend.enable_padding(length=8, pad_id=0)
+    again = read_tokenizer(write(backend, tmp_path / "tokenizer.json"))
+    assert again.encode(TEXTS[0]).tolist() == tokenizer.encode(TEXTS[0]).tolist()
+    assert len(again.encode("x")) == 1
+    assert len(again.encode_batch(["x", TEXTS[0]])[0]) == 1
+
+
+@pytest.fixture
+def metaspace(tmp_path):
+    """A tokenizer of SentencePiece's kind, without a separator of documents."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    backend.decoder = tokenizers.decoders.Metaspace()
+    names = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{k}>" for k in range(9))]
+    trainer = tokenizers.trainers.BpeTrainer(special_tokens=names, show_progress=False)
+    backend.train_from_iterator(TEXTS[:2], trainer)
+    return read_tokenizer(write(backend, tmp_path / "tokenizer.json"))
+
+
+def test_a_tokenizer_without_a_separator_gets_one_that_is_not_eos(metaspace):
+    vocab = metaspace.vocab
+    assert vocab.separator_id == vocab.size - 1
+    assert vocab.separator_id != vocab.eos_id
+    assert vocab.is_special[vocab.separator_id]
+
+
+def test_tokens_that_begin_a_word_keep_their_space(metaspace):
+    ids = metaspace.encode("Return the sum of the array.")
+    assert "".join(metaspace.pieces(ids)).strip() == "Return the sum of the array."
+    # Its own text begins every word, the first one too, with a space.
+    assert metaspace.token_bytes[ids].sum() == len(" Return the sum of the array.")
+    assert metaspace.decode_part(ids[3:]) == metaspace.decode(ids)[len(metaspace.decode(ids[:3])) :]
+
+
 def test_too_small_a_vocabulary_says_what_it_needs():
-    with pytest.raises(UserError, match=r"vocabulary_size is 300; it needs at least 360"):
+    with pytest.raises(UserError, match=r"vocabulary_size is 300; it must be at least 360"):
         train_tokenizer(TEXTS, vocabulary_size=300, sentinels=100)
 
 

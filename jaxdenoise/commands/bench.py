@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
+import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from jaxdenoise.errors import unknown
-from jaxdenoise.experiment import bundled, experiments, load_experiments, override
-from jaxdenoise.flags import split_flags
+from jaxdenoise.experiment import Experiment, bundled, experiments, load_experiments, override
+from jaxdenoise.flags import split_flags, take_single
+from jaxdenoise.training.run_directory import write_json
 
 USAGE = """usage: jaxdenoise bench [corruption|step] [--experiment NAME] [--field value …]
 
   corruption   span corruption against a careful per-example NumPy version, 256 × 568 tokens
   step         an experiment's training step, and the share of it that is corruption
 
-Both when none is named. The two sides of a pair are timed in turn; ratios are medians.
+Both when none is named. The two sides of a pair are timed in turn; ratios are medians. With
+--output the figures are written as JSON too.
 """
 PARTS = ("corruption", "step")
 
@@ -33,24 +36,30 @@ def run(args: Sequence[str]) -> int:
     if named and named[0] not in PARTS:
         raise unknown("benchmark", named[0], PARTS)
     flags = split_flags(args[len(named) :])
-    load_experiments()
-    name = flags.pop("experiment", ["quickstart"])[0]
+    load_experiments(tuple(flags.pop("module", ())))
+    output = take_single(flags, "output")
+    name = take_single(flags, "experiment") or "quickstart"
     experiment = override(experiments[name](), flags)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
 
     import jax
 
-    versions = f"Python {sys.version.split()[0]}, jax {jax.__version__}"
-    device = jax.devices()[0].device_kind
-    console.print(f"{versions}, {jax.device_count()} × {device}, {os.cpu_count()} CPU cores")
+    machine = (
+        f"Python {platform.python_version()}, jax {jax.__version__}, {jax.device_count()} × "
+        f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
+    )
+    console.print(machine)
+    found: dict[str, Any] = {"machine": machine}
     if not named or "corruption" in named:
-        _corruption(console)
+        found["corruption"] = _corruption(console)
     if not named or "step" in named:
-        _step(name, experiment, console)
+        found["step"] = _step(name, experiment, console)
+    if output:
+        write_json(Path(output), found)
     return 0
 
 
-def _corruption(console: Console) -> None:
+def _corruption(console: Console) -> dict[str, Any]:
     from jaxdenoise import bench
 
     with console.status("corruption"):
@@ -61,9 +70,10 @@ def _corruption(console: Console) -> None:
         f"corruption: {speed:.1f} million tokens/s jitted, {numpy_speed:.1f} with NumPy: "
         f"{pair.ratio:.1f} times (quartiles {low:.1f} to {high:.1f})"
     )
+    return pair.summary()
 
 
-def _step(name: str, experiment: Any, console: Console) -> None:
+def _step(name: str, experiment: Experiment, console: Console) -> dict[str, Any]:
     from jaxdenoise import bench
     from jaxdenoise.data.store import prepare
     from jaxdenoise.training.setup import build
@@ -76,6 +86,7 @@ def _step(name: str, experiment: Any, console: Console) -> None:
         f"{name} step: {bench.source_tokens(experiment) / step:,.0f} source tokens/s, "
         f"{step * 1e3:.1f} ms, of which corruption {corruption * 1e3:.2f} ms: {pair.ratio:.2%}"
     )
+    return pair.summary()
 
 
 def _reference(name: str) -> Any:

@@ -8,12 +8,14 @@ from rich.console import Console
 
 from jaxdenoise.commands.show_results import print_pieces
 from jaxdenoise.errors import require
-from jaxdenoise.flags import split_flags
+from jaxdenoise.experiment import load_experiments
+from jaxdenoise.flags import refuse_others, split_flags
 from jaxdenoise.training.run_directory import open_run
 
 USAGE = """usage: jaxdenoise infill RUN --text "Return the <mask> of the array." [MORE …]
 
-Fills each <mask> with greedy decoding, from the newest checkpoint of a run.
+Fills each <mask> with greedy decoding, from the newest checkpoint of a run. `--module NAME`
+imports the module that registered the run's objective, where it is one of yours.
 """
 
 
@@ -22,10 +24,11 @@ def run(args: Sequence[str]) -> int:
     if not args or "--help" in args or "-h" in args:
         print(USAGE)
         return 0 if args else 2
-    directory, _, experiment = open_run(args[0])
     flags = split_flags(args[1:])
+    load_experiments(tuple(flags.pop("module", ())))
+    directory, _, experiment = open_run(args[0])
     texts = flags.pop("text", [])
-    require(not flags, f"infill has no flag --{next(iter(flags), '')}; it takes --text")
+    refuse_others(flags, "infill", ["text", "module"])
     require(bool(texts), 'give a text with blanks: --text "Return the <mask> of the array."')
 
     from jaxdenoise.model.model import build_model
@@ -36,7 +39,7 @@ def run(args: Sequence[str]) -> int:
     tokenizer = read_tokenizer(directory.tokenizer)
     model = build_model(experiment.model, tokenizer.vocab)
     params = restore_params(directory, experiment, model)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     for pieces in fill_blanks(model, params, tokenizer, texts):
         print_pieces(pieces, console)
     return 0

@@ -11,7 +11,7 @@ from rich.table import Table
 from jaxdenoise.ablation import config_files, load_ablation
 from jaxdenoise.data.corpora import corpora
 from jaxdenoise.experiment import experiments, load_experiments
-from jaxdenoise.flags import split_flags
+from jaxdenoise.flags import refuse_others, split_flags
 from jaxdenoise.objectives import objectives
 
 USAGE = """usage: jaxdenoise list [CONFIG] [--module NAME]
@@ -27,8 +27,9 @@ def run(args: Sequence[str]) -> int:
         return 0
     config = args[0] if args and not args[0].startswith("-") else None
     flags = split_flags(args[1:] if config else args)
-    load_experiments(tuple(flags.get("module", ())))
-    console = Console(highlight=False)
+    load_experiments(tuple(flags.pop("module", ())))
+    refuse_others(flags, "list", ["module"])
+    console = Console(highlight=False, markup=False)
     if config:
         ablation = load_ablation(config_files().get(config, Path(config)))
         _print(f"{ablation.title}: {ablation.source}", {r.name: "" for r in ablation.runs}, console)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from jaxdenoise.errors import require
-from jaxdenoise.flags import split_flags
-from jaxdenoise.training.run_directory import open_run
+from jaxdenoise.flags import refuse_others, split_flags, take_single
+from jaxdenoise.training.run_directory import RunDirectory
 
 USAGE = """usage: jaxdenoise report RUN [RUN …] [--output FILE]
 
@@ -23,20 +24,18 @@ def run(args: Sequence[str]) -> int:
     if not args or "--help" in args or "-h" in args:
         print(USAGE)
         return 0 if args else 2
-    paths = [arg for arg in args if not arg.startswith("--")]
-    output = None
-    if "--output" in args:
-        place = args.index("--output")
-        paths = list(args[:place])
-        values = split_flags(args[place:])["output"]
-        require(len(values) == 1, "--output takes one file")
-        output = Path(values[0])
-    require(bool(paths), "give at least one run's directory")
-    runs = [open_run(path)[0] for path in paths]
+    paths = list(itertools.takewhile(lambda arg: not arg.startswith("--"), args))
+    flags = split_flags(args[len(paths) :])
+    output = take_single(flags, "output")
+    refuse_others(flags, "report", ["output"])
+    require(bool(paths), "give at least one run's directory, before any flag")
+    runs = [RunDirectory(Path(path)) for path in paths]
+    for run in runs:
+        run.saved()
 
     from jaxdenoise.report.page import write_report
 
-    page = output or (runs[0].report if len(runs) == 1 else Path("report.html"))
+    page = Path(output) if output else (runs[0].report if len(runs) == 1 else Path("report.html"))
     write_report([run.path for run in runs], page)
-    Console(highlight=False).print(f"report: {page}", soft_wrap=True)
+    Console(highlight=False, markup=False).print(f"report: {page}", soft_wrap=True)
     return 0

@@ -9,14 +9,15 @@ from rich.console import Console
 
 from jaxdenoise.errors import require
 from jaxdenoise.experiment import load_experiments
-from jaxdenoise.flags import parse_flags
+from jaxdenoise.flags import parse_flags, split_flags
 from jaxdenoise.objectives import ObjectiveConfig, objectives
 from jaxdenoise.training.run_directory import open_run
 
 USAGE = """usage: jaxdenoise show OBJECTIVE [--text "…"] [--run RUN] [--objective.FIELD value …]
 
 Shows what an objective makes of a text: source, inputs, targets, weights. With the directory of a
-run, its tokenizer and model are used and every target gets its loss.
+run, its tokenizer and model are used and every target gets its loss. `--module NAME` imports one
+of yours first; `jaxdenoise show OBJECTIVE --help` lists all flags.
 """
 
 
@@ -31,6 +32,7 @@ class ShowOptions:
       tokenizer: otherwise the corpus, or the path of a tokenizer.json.
       draws: how many corruptions of the text, each from its own key.
       seed: of the draws.
+      module: Python modules that register objectives of your own.
     """
 
     objective: ObjectiveConfig
@@ -39,6 +41,7 @@ class ShowOptions:
     tokenizer: str = "pydocs"
     draws: int = 1
     seed: int = 0
+    module: tuple[str, ...] = ()
 
     def __post_init__(self):
         require(self.draws >= 1, f"draws is {self.draws}; it must be at least 1")
@@ -50,11 +53,12 @@ def run(args: Sequence[str]) -> int:
     if not args or args[0].startswith("-"):
         print(USAGE)
         return 0 if args else 2
-    load_experiments()
     name, *rest = args
+    given = split_flags([arg for arg in rest if arg not in ("--help", "-h")])
+    load_experiments(tuple(given.get("module", ())))
     default = ShowOptions(objective=objectives[name].config())
     options = parse_flags(default, rest, program=f"jaxdenoise show {name}")
-    _show(options, Console(highlight=False))
+    _show(options, Console(highlight=False, markup=False))
     return 0
 
 

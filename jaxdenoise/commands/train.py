@@ -11,9 +11,9 @@ from rich.console import Console
 from jaxdenoise.ablation import config_files, load_ablation
 from jaxdenoise.commands.show_results import print_comparison, print_results
 from jaxdenoise.data.store import prepare
-from jaxdenoise.errors import UserError, unknown
+from jaxdenoise.errors import unknown
 from jaxdenoise.experiment import Experiment, experiments, load_experiments, override
-from jaxdenoise.flags import parse_flags, split_flags
+from jaxdenoise.flags import parse_flags, split_flags, take_single
 from jaxdenoise.training.run_directory import RUNS, RunDirectory, default_directory
 
 USAGE = """usage: jaxdenoise train EXPERIMENT|CONFIG [--field value …]
@@ -35,11 +35,14 @@ def run(args: Sequence[str]) -> int:
     asks_help = "--help" in rest or "-h" in rest
     changes = split_flags([arg for arg in rest if arg not in ("--help", "-h")])
     load_experiments(tuple(changes.pop("module", ())))
-    directory = _single(changes, "run_dir")
+    directory = take_single(changes, "run_dir")
     if "objective" in changes:
         changes["objective.name"] = changes.pop("objective")
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     config = _find_config(target)
+    if config is not None and asks_help:
+        print(USAGE)
+        return 0
     if config is not None:
         return _train_config(config, changes, directory, console)
     experiment = experiments[target]()
@@ -61,6 +64,8 @@ def train_one(
     """
     place.check(experiment)
     store = prepare(experiment.data, console=console)
+    if skipped := store.manifest["bad_records"]:
+        console.print(f"skipped {len(skipped)} bad records, first: {skipped[0]}", style="yellow")
     place.check(experiment, store.manifest)
 
     from jaxdenoise.report.page import write_report
@@ -115,12 +120,3 @@ def _find_config(target: str) -> Path | None:
     if target not in experiments:
         raise unknown("experiment or config", target, [*experiments.names(), *known])
     return None
-
-
-def _single(changes: dict[str, list[str]], name: str) -> str | None:
-    values = changes.pop(name, None)
-    if values is None:
-        return None
-    if len(values) != 1:
-        raise UserError(f"--{name.replace('_', '-')} takes one value, not {len(values)}")
-    return values[0]

@@ -130,7 +130,7 @@ def _random_subset(key: Key, population: Scalar, size: Scalar, capacity: int) ->
     """
     if capacity == 0:
         return jnp.zeros(0, jnp.int32)
-    index = jnp.arange(capacity)
+    index = jnp.arange(capacity, dtype=jnp.int32)
     top = population - size + index  # the largest candidate of each draw
     bits = jax.random.bits(key, (capacity,), jnp.uint32)
     # The remainder favours small values by at most population / 2^32.

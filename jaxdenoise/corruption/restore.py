@@ -55,6 +55,15 @@ def split_at_sentinels(targets: Ids, vocab: Vocabulary) -> dict[int, list[int]]:
     return spans
 
 
+def spans_in_targets(targets: Ids, vocab: Vocabulary) -> list[int | None]:
+    """For each token the number of its span: its own if it is a sentinel, else the last one's."""
+    spans: list[int | None] = []
+    for token in targets:
+        number = vocab.sentinel_number.get(int(token))
+        spans.append(number if number is not None or not spans else spans[-1])
+    return spans
+
+
 def until_eos(tokens: Ids, vocab: Vocabulary) -> list[int]:
     """The tokens before the first EOS, as plain integers."""
     plain = [int(token) for token in tokens]

@@ -6,7 +6,7 @@ import glob
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxdenoise.errors import UserError, require
 
@@ -16,27 +16,28 @@ SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
 def find_files(patterns: tuple[str, ...]) -> list[Path]:
-    """Resolves globs to a sorted list of files without repetitions.
+    """Resolves paths and globs to a sorted list of files, each once, however it was spelled.
 
     Raises:
       UserError: a pattern that matches nothing, or a file of a kind that has no reader.
     """
-    found: set[Path] = set()
+    found: dict[Path, Path] = {}
     for pattern in patterns:
-        paths = [Path(p) for p in glob.glob(pattern, recursive=True)]
-        matches = [p for p in paths if p.is_file()]
+        literal = Path(pattern).is_file()  # a name may hold a glob's own signs
+        paths = [pattern] if literal else glob.glob(pattern, recursive=True)
+        matches = {Path(p).resolve(): Path(p) for p in paths if Path(p).is_file()}
         require(
             bool(matches),
             f"data.files: no file matches '{pattern}'; give paths or globs of "
             f"{', '.join(SUFFIXES)} files, seen from {Path.cwd()}",
         )
-        found.update(matches)
-    for path in sorted(found):
+        found = matches | found
+    for path in found.values():
         require(
             path.suffix in SUFFIXES,
             f"data.files: '{path}' is not one of {', '.join(SUFFIXES)}; convert it or name others",
         )
-    return sorted(found)
+    return [found[resolved] for resolved in sorted(found)]
 
 
 def fingerprint(paths: list[Path], field: str, unit: DocumentUnit) -> dict[str, str]:
@@ -86,7 +87,7 @@ def _read_text(path: Path, unit: DocumentUnit, on_bad: OnBad) -> Iterator[tuple[
 
 def _decode(raw: bytes, path: Path, offset: int, on_bad: OnBad) -> str:
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8" if offset else "utf-8-sig")  # a file may begin with its mark
     except UnicodeDecodeError as error:
         where = offset + error.start
         on_bad(
@@ -124,6 +125,10 @@ def _field_of(line: str, field: str) -> tuple[str, str]:
     if not isinstance(record.get(field), str):
         fields = ", ".join(record) or "none"
         return "", f"has no text field '{field}' (fields: {fields}); name it with --data.field"
+    try:
+        record[field].encode()
+    except UnicodeEncodeError:
+        return "", f"has half a surrogate pair in '{field}', which is no text; {way_out}"
     return record[field], ""
 
 
@@ -132,29 +137,49 @@ def _read_parquet(path: Path, field: str, on_bad: OnBad) -> Iterator[tuple[int, 
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: is not a Parquet file ({error}); name others") from error
-    with file:
-        columns = file.schema_arrow
-        known = [c.name for c in columns if pyarrow.types.is_string(c.type)] + [
-            c.name for c in columns if pyarrow.types.is_large_string(c.type)
-        ]
-        require(
-            field in known,
-            f"{path}: has no text column '{field}' (text columns: {', '.join(known) or 'none'}); "
-            "name it with --data.field",
-        )
-        number = 0
-        for batch in file.iter_batches(columns=[field]):
-            for value in batch.column(0):
-                number += 1
-                if value.is_valid:
-                    yield number, value.as_py()
-                else:
-                    on_bad(
-                        UserError(
-                            f"{path}: row {number} has no '{field}'; mend it, or skip such "
-                            "records with --data.bad-records skip"
+        with pyarrow.parquet.ParquetFile(path) as file:
+            column = _text_column(path, file.schema_arrow, field)
+            number = 0
+            for batch in file.iter_batches(columns=[column]):
+                for value in batch.column(0):
+                    number += 1
+                    text, problem = _text_of(value)
+                    if problem:
+                        on_bad(
+                            UserError(
+                                f"{path}: row {number} {problem} '{field}'; mend it, or skip such "
+                                "records with --data.bad-records skip"
+                            )
                         )
-                    )
+                    else:
+                        yield number, text
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path}: is not a Parquet file, or damaged ({error}); name others"
+        ) from error
+
+
+def _text_column(path: Path, schema: Any, field: str) -> str:
+    """Returns the field, or raises `UserError` with the names of the columns that hold text."""
+    from pyarrow import types
+
+    def is_text(kind: Any) -> bool:
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+    known = [column.name for column in schema if is_text(column.type)]
+    require(
+        field in known,
+        f"{path}: has no text column '{field}' (text columns: {', '.join(known) or 'none'}); "
+        "name it with --data.field",
+    )
+    return field
+
+
+def _text_of(value: Any) -> tuple[str, str]:
+    """Returns the text of a Parquet value, or what is wrong with it."""
+    try:
+        text = value.as_py()
+    except UnicodeDecodeError:
+        return "", "is not UTF-8 in"
+    return (text, "") if text is not None else ("", "has no")

@@ -90,6 +90,9 @@ def iterate(
 def sample_rows(tokens: np.ndarray, raw_length: int, number: int) -> Rows:
     """A fixed sample of rows, the same for every run: for evaluation.
 
+    Their randomness has a seed of its own: an experiment's would corrupt row i of the training
+    part and row i held out alike.
+
     Args:
       tokens: Int[tokens] of the held-out split.
       raw_length: L.
@@ -98,7 +101,8 @@ def sample_rows(tokens: np.ndarray, raw_length: int, number: int) -> Rows:
     total = -(-len(tokens) // raw_length)
     order = np.random.Generator(np.random.Philox(key=0)).permutation(total)
     index = np.sort(order[:number])
-    return take_rows(tokens, raw_length, index, np.zeros(len(index), np.uint32), 0)
+    epochs = np.zeros(len(index), np.uint32)
+    return take_rows(tokens, raw_length, index, epochs, keys.host_seed("held_out"))
 
 
 def take_rows(
@@ -129,10 +133,9 @@ def rows(tokenizer: Tokenizer, texts: Sequence[str], length: int, seed: int = 0)
       length: L; the last row may be shorter.
       seed: of the rows' randomness.
     """
-    separator = tokenizer.vocab.separator_id
-    ending = tokenizer.vocab.eos_id if separator is None else separator
+    separator = tokenizer.separator_id
     encoded = tokenizer.encode_batch(texts)
-    stream = np.concatenate([np.append(ids, ending) for ids in encoded] or [np.zeros(0, int)])
+    stream = np.concatenate([np.append(ids, separator) for ids in encoded] or [np.zeros(0, int)])
     require(len(stream) > 0, "rows: the texts are empty; give at least one with a token")
     index = np.arange(-(-len(stream) // length))
     return take_rows(stream, length, index, np.zeros(len(index), np.uint32), seed)

@@ -92,6 +92,7 @@ def prepare(
         try:
             _build(building, config, corpus, identity, digest, console or Console(quiet=True))
             if not place.exists():
+                building.chmod(0o755)  # a temporary folder is closed to others; a cache is shared
                 os.rename(building, place)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -195,8 +196,7 @@ def _write_tokens(
     console: Console,
 ) -> dict[str, dict[str, int]]:
     """Encodes all documents into the two token files; returns the counts of each split."""
-    separator = tokenizer.vocab.separator_id
-    ending = [tokenizer.vocab.eos_id if separator is None else separator]
+    ending = [tokenizer.separator_id]
     counts = {split: {"documents": 0, "tokens": 0, "bytes": 0} for split in SPLITS}
     chunks = _chunks(zip(corpus.documents(), held_out, strict=True), _CHUNK)
     number = -(-len(held_out) // _CHUNK)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Bool, Float, Int
 
-from jaxdenoise.arrays import AnyArray
+from jaxdenoise.arrays import AnyArray, wide
 from jaxdenoise.config import ModelConfig
 from jaxdenoise.model.layers import FAN_IN, Dropout, Hidden, dense, query_init
 
@@ -149,7 +149,7 @@ def attend(
     Returns:
       The output, and the largest logit of each query (no gradient).
     """
-    logits = jnp.einsum("hqd,hkd->hqk", query, key, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("hqd,hkd->hqk", query, key, preferred_element_type=wide(query.dtype))
     if bias is not None:
         logits = _add_bias(logits, bias)
     logits = jnp.where(seen, logits, HIDDEN_LOGIT)
@@ -157,7 +157,7 @@ def attend(
     weights = jnp.exp(logits - largest[..., None])
     total = jnp.sum(weights, axis=-1, keepdims=True)
     summed = jnp.einsum("hqk,hkd->hqd", weights.astype(value.dtype), value)
-    return summed / total.astype(value.dtype), largest
+    return (summed.astype(total.dtype) / total).astype(value.dtype), largest
 
 
 @jax.custom_batching.custom_vmap
@@ -179,7 +179,8 @@ def _add_bias_of_batch(
 def _add_shared_bias(logits: jax.Array, bias: jax.Array) -> jax.Array:
     """logits[B, …] + bias[…]; its gradient sums over the batch by a product with ones.
 
-    XLA's own sum over a leading axis takes as long as all of attention on a CPU.
+    XLA's own sum over a leading axis takes as long as all of attention on a CPU. For it the model
+    can be differentiated in reverse mode alone.
     """
     return logits + bias
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxdenoise.arrays import AnyArray
+from jaxdenoise.arrays import AnyArray, wide
 from jaxdenoise.config import ModelConfig
 
 Hidden = Float[AnyArray, "T width"]
@@ -58,9 +58,9 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Hidden) -> Hidden:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        wide = x.astype(jnp.float32)
-        rms = jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + 1e-6)
-        return (wide * rms * scale).astype(x.dtype)
+        precise = x.astype(wide(x.dtype))
+        rms = jax.lax.rsqrt(jnp.mean(precise**2, axis=-1, keepdims=True) + 1e-6)
+        return (precise * rms * scale).astype(x.dtype)
 
 
 class GatedMLP(nn.Module):

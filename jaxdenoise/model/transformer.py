@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from jaxdenoise.arrays import AnyArray, Example
+from jaxdenoise.arrays import AnyArray, Example, wide
 from jaxdenoise.config import ModelConfig
 from jaxdenoise.model.attention import Attention, RelativeBias, Visibility
 from jaxdenoise.model.layers import FAN_IN, Dropout, GatedMLP, Hidden, RMSNorm, dense
@@ -162,9 +162,10 @@ class Transformer(nn.Module):
         return self.dropout(embedded.astype(self.config.compute_dtype))
 
     def project(self, hidden: Hidden) -> Logits:
-        """Logits in float32; a tied projection is scaled by 1/√width, as in T5 1.0."""
+        """Logits, a product in float32 as in T5X; a tied projection is scaled by 1/√width."""
         if self.config.tied_embeddings:
             kernel, scale = self.embedding.T, self.config.width**-0.5
         else:
             kernel, scale = self.projection, 1.0
-        return dense(hidden * scale, kernel.astype(hidden.dtype)).astype(jnp.float32)
+        precise = wide(hidden.dtype)
+        return dense(hidden.astype(precise) * scale, kernel.astype(precise))

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxdenoise.corruption.lengths import Lengths
-from jaxdenoise.errors import UserError, unknown
+from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.registry import Registry
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -107,7 +107,7 @@ class Objective:
         self.config.check(tokens.shape[-1], len(self.vocab.sentinel_ids))
         corrupt = self.config.recipe.corrupt
         example = corrupt(key, tokens, length, vocab=self.vocab, **self.config.options())
-        return _complete(example, length)
+        return _complete(example, tokens.shape[-1], length)
 
     def shapes(self, raw_length: int) -> Example:
         """The example for rows of this size, as `jax.ShapeDtypeStruct`s."""
@@ -219,14 +219,19 @@ def _camel(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
 
-def _complete(example: Example, length: Scalar) -> Example:
-    """Fills in what a short recipe leaves out: segments of the whole row, and the count."""
+def _complete(example: Example, size: int, length: Scalar) -> Example:
+    """Fills in what a short recipe leaves out: the count, and segments of rows that keep size."""
     import jax.numpy as jnp
 
     changes: dict[str, Any] = {}
     for stack in ("encoder", "decoder"):
         tokens = getattr(example, f"{stack}_input_tokens")
         if tokens is not None and getattr(example, f"{stack}_segment_ids") is None:
+            require(
+                tokens.shape[-1] == size,
+                f"the objective's {stack} inputs have {tokens.shape[-1]} tokens, its rows {size}: "
+                f"then it has to give {stack}_segment_ids itself, 1 for tokens and 0 for padding",
+            )
             real = jnp.arange(tokens.shape[-1]) < length
             changes[f"{stack}_segment_ids"] = real.astype(jnp.int32)
     if example.count is None:

@@ -37,9 +37,11 @@ def _span_output_lengths(
     noise_density: float,
     mean_noise_span_length: float,
 ) -> lengths.Lengths:
+    import jax.numpy as jnp
+
     del key, vocab  # span counts follow from the length alone
     table = lengths.noise_count_table(raw_length, noise_density, mean_noise_span_length)
-    noise, spans = table[length].T
+    noise, spans = jnp.moveaxis(jnp.asarray(table)[length], -1, 0)
     return lengths.Lengths(length - noise + spans + 1, noise + spans + 1)
 
 

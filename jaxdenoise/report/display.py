@@ -14,11 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxdenoise.arrays import Example, Params
-from jaxdenoise.corruption.restore import trace_sentinels, until_eos
+from jaxdenoise.corruption.restore import spans_in_targets, trace_sentinels, until_eos
 from jaxdenoise.losses import Loss, cross_entropy
 from jaxdenoise.model.model import Model
 from jaxdenoise.tokenizer import Tokenizer
-from jaxdenoise.vocabulary import Vocabulary
 
 _STYLES = ("black on sky_blue1", "black on light_goldenrod1", "black on pale_green1")
 _STYLES += ("black on plum1", "black on light_salmon1", "black on aquamarine1")
@@ -67,7 +66,7 @@ def render_example(
         grid.add_row("source", _coloured(tokenizer, [t for t, _ in source], [s for _, s in source]))
         marks = [vocab.sentinel_number.get(token) for token in real_inputs]
         grid.add_row("inputs", _coloured(tokenizer, [*real_inputs, vocab.eos_id], [*marks, None]))
-        marks = _running(real_targets, vocab)
+        marks = spans_in_targets(real_targets, vocab)
         line = _coloured(tokenizer, [*real_targets, vocab.eos_id], [*marks, None])
         grid.add_row("targets", line)
     grid.add_row("weights", _weights(weights))
@@ -110,13 +109,13 @@ def show_gradients(
     for place in chosen:
         shades = np.minimum(strength[place, columns] / top * len(_SHADES), len(_SHADES) - 1)
         line = "".join(_SHADES[int(shade)] for shade in shades)
-        table.add_row(_label(tokenizer, targets[place]), line)
+        table.add_row(Text(_label(tokenizer, int(targets[place]))), line)
     console.print(
         f"gradient of each target's loss (rows) at the first {len(columns)} of {len(used)} "
         "encoder inputs (columns), darkest where strongest"
     )
     console.print(table)
-    console.print(Text("columns: " + "|".join(_label(tokenizer, inputs[i]) for i in columns)))
+    console.print(Text("columns: " + "|".join(_label(tokenizer, int(inputs[i])) for i in columns)))
 
 
 def input_gradients(
@@ -150,14 +149,6 @@ def _coloured(tokenizer: Tokenizer, ids: Sequence[int], marks: Sequence[int | No
     return line
 
 
-def _running(ids: Sequence[int], vocab: Vocabulary) -> list[int | None]:
-    spans: list[int | None] = []
-    for token in ids:
-        number = vocab.sentinel_number.get(token)
-        spans.append(number if number is not None or not spans else spans[-1])
-    return spans
-
-
 def _weights(weights: np.ndarray) -> str:
     """How many positions weigh how much: '29 of weight 1, 3 of weight 0'."""
     values, counts = np.unique(weights, return_counts=True)
@@ -184,7 +175,8 @@ def _loss_table(example: Example, tokenizer: Tokenizer, losses: np.ndarray) -> T
     )
     for before, target, value in pieces:
         bar = "█" * round(min(float(value) / 10, 1) * _BAR)
-        table.add_row(_quoted(before), _quoted(target), f"{value:.2f}", Text(bar, "red"))
+        cells = [Text(_quoted(before)), Text(_quoted(target)), f"{value:.2f}", Text(bar, "red")]
+        table.add_row(*cells)
     return table
 
 

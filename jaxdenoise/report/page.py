@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
       runs: run directories.
       output: the HTML file.
     """
-    views = [_load(RunDirectory(path)) for path in runs]
+    views = _named_apart([_load(RunDirectory(path)) for path in runs])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -91,6 +92,17 @@ def _load(run: RunDirectory) -> RunView:
         results=results,
         gallery=read_json(run.gallery) if run.gallery.exists() else [],
     )
+
+
+def _named_apart(views: list[RunView]) -> list[RunView]:
+    """Runs of one name are called by their directories."""
+    names = [view.name for view in views]
+    return [
+        view
+        if names.count(view.name) == 1
+        else dataclasses.replace(view, name=Path(view.path).name)
+        for view in views
+    ]
 
 
 def _loss_chart(views: Sequence[RunView]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -113,12 +114,14 @@ def line_chart(
 
 
 def smooth(values: Sequence[float], window: int = 15) -> list[float]:
-    """A running mean of the last `window` values."""
-    sums, total = [], 0.0
-    for place, value in enumerate(values):
-        total += value - (values[place - window] if place >= window else 0.0)
-        sums.append(total / min(place + 1, window))
-    return sums
+    """A running mean of the last `window` values, of those that are numbers."""
+    if not values:
+        return []
+    padded = np.concatenate([np.full(window - 1, np.nan), np.asarray(values, float)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, window)
+    finite = np.isfinite(windows)
+    sums = np.where(finite, windows, 0.0).sum(axis=1)
+    return np.where(finite.any(axis=1), sums / np.maximum(finite.sum(axis=1), 1), np.nan).tolist()
 
 
 def _inline(svg: str, name: str, title: str) -> str:

@@ -1,21 +1,25 @@
-"""Checkpoints of the train state, by Orbax, behind five verbs."""
+"""Checkpoints of the train state, by Orbax, behind five verbs, with a checksum of our own."""
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxdenoise.arrays import TrainState
+from jaxdenoise.errors import require
+from jaxdenoise.training.parallel import first_device
 
 
 class Checkpoints:
     """The checkpoints of one run, numbered by step, saved in the background.
 
     Args:
-      directory: where they are; created with the first save.
+      directory: where they are; created if it is not there.
       keep: the latest so many stay.
     """
 
@@ -31,26 +35,43 @@ class Checkpoints:
     def save(self, state: TrainState, step: int, fingerprint: dict[str, Any]) -> None:
         """Starts saving; the state is copied before this returns, the files are written later."""
         if step != self.latest():
-            both = {
-                "state": ocp.args.StandardSave(_as_dict(state)),
-                "fingerprint": ocp.args.JsonSave(fingerprint),
-            }
+            named = _as_dict(jax.device_get(state))
+            about = {"checksum": _checksum(named), "fingerprint": fingerprint}
+            both = {"state": ocp.args.StandardSave(named), "about": ocp.args.JsonSave(about)}
             self._manager.save(step, args=ocp.args.Composite(**both))
 
     def fingerprint(self, step: int) -> dict[str, Any]:
         """What was saved with a step."""
-        wanted = ocp.args.Composite(fingerprint=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=wanted)["fingerprint"]
+        return self._about(step)["fingerprint"]
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
-        """Reads a step (the latest by default) into arrays of the shapes and dtypes of `like`."""
+        """Reads a step (the latest by default) into arrays of the shapes and dtypes of `like`.
+
+        They come to this process' first device, whatever device wrote them.
+
+        Raises:
+          UserError: what is on disk is not what was saved.
+        """
         step = self.latest() if step is None else step
         named = _as_dict(like)
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, named)
+        here = first_device()
+        shapes = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+            for name, leaf in named.items()
+        }
         wanted = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
         restored = self._manager.restore(step, args=wanted)["state"]
+        place = self._manager.directory / str(step)
+        require(
+            _checksum(restored) == self._about(step)["checksum"],
+            f"checkpoint {place} is damaged; delete it to go on from the one before",
+        )
         leaves = [restored[name] for name in named]  # the state's order; a PyTree's is the names'
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def _about(self, step: int | None) -> dict[str, Any]:
+        wanted = ocp.args.Composite(about=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=wanted)["about"]
 
     def close(self) -> None:
         """Waits until everything is on disk."""
@@ -62,3 +83,11 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
     """The state's leaves under their paths: files name what they hold, whatever Optax nests."""
     flat, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path): leaf for path, leaf in flat}
+
+
+def _checksum(named: dict[str, Any]) -> int:
+    """crc32 of all leaves in the order of their names: a flipped bit on disk is not trained on."""
+    total = 0
+    for name in sorted(named):
+        total = zlib.crc32(np.ascontiguousarray(named[name]).tobytes(), total)
+    return total

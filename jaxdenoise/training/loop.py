@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 
@@ -114,7 +115,8 @@ def run_steps(
                 log.hold(number, values)
             evaluates = number % training.evaluate_every == 0 and number < training.steps
             saves = number % training.checkpoint_every == 0 or number == training.steps
-            if evaluates or saves or stop.requested:
+            stops = stop.requested and number < training.steps  # read once: it may change below
+            if evaluates or saves or stops:
                 log.flush(line)
                 clock.stepping += clock.stop()
                 whole = backend.unplace(state)
@@ -122,10 +124,10 @@ def run_steps(
                     held_out = evaluator(whole.params)
                     metrics.append({"step": number, "held_out": held_out})
                     console.print(_evaluation_line(number, held_out), highlight=False)
-                if saves or stop.requested:
+                if saves or stops:
                     found = take_fingerprint(setup.batches, evaluator.corrupted, number)
                     checkpoints.save(whole, number, found)
-                if stop.requested and number < training.steps:
+                if stops:
                     raise Interrupted(number)
                 clock.start()
     return backend.unplace(state), clock
@@ -137,7 +139,9 @@ class _Log:
     def __init__(self, setup: Setup, metrics: MetricsFile, clock: Clock):
         self._setup, self._metrics, self._clock = setup, metrics, clock
         optimizer, training = setup.experiment.optimizer, setup.experiment.training
-        self._rate = build_schedule(optimizer, training.steps)
+        schedule = build_schedule(optimizer, training.steps)
+        # All at once and beforehand: on the device each would wait for the step under way.
+        self._rates = np.asarray(jax.vmap(schedule)(np.arange(training.steps)))
         self._held: tuple[int, Metrics] | None = None
         self._before = (0.0, 0.0, 0)
 
@@ -160,7 +164,7 @@ class _Log:
             "tokens_per_second": round(tokens / max(seconds, 1e-9)),
             "data_wait": round(waited / max(seconds, 1e-9), 5),
         }
-        rate = float(np.asarray(self._rate(number - 1)))
+        rate = float(self._rates[number - 1])
         self._metrics.append({"step": number, **values, "learning_rate": rate, **speed})
         left = self._setup.experiment.training.steps - number
         seconds_left = left * clock.stepping / max(clock.steps, 1)

@@ -94,7 +94,9 @@ class Pmap:
         return jax.tree.map(_first_copy, state)
 
     def fetch(self, metrics: Metrics) -> Metrics:
-        return jax.device_get(jax.tree.map(_first_copy, metrics))
+        # The copies are cut on the host: an operation on the device would wait for the next step.
+        first = jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data, metrics))
+        return jax.tree.map(lambda x: x[0], first)
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"single": SingleDevice, "pmap": Pmap}
@@ -114,6 +116,11 @@ def make_backend(name: str, batch_size: int) -> Backend:
         f"give {batch_size - rest or backend.devices} or {batch_size - rest + backend.devices}",
     )
     return backend
+
+
+def first_device() -> jax.sharding.Sharding:
+    """Where a state is before it is placed: this process' first device."""
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
 def _replicate(tree: Any, devices: Sequence[Any]) -> Any:

@@ -84,12 +84,11 @@ def restore_params(run: RunDirectory, experiment: Experiment, model: Model) -> P
     """
     tx = build_optimizer(experiment.optimizer, experiment.training.steps)
     shapes = jax.eval_shape(lambda: init(jax.random.key(0), model, tx))
+    none = f"{run.path} has no checkpoint yet; train it first, the same command continues it"
+    require(run.checkpoints.is_dir(), none)
     checkpoints = Checkpoints(run.checkpoints)
     try:
-        require(
-            checkpoints.latest() is not None,
-            f"{run.path} has no checkpoint yet; train it first, the same command continues it",
-        )
+        require(checkpoints.latest() is not None, none)
         return checkpoints.restore(shapes).params
     finally:
         checkpoints.close()
@@ -101,8 +100,10 @@ def _finish(
     tokenizer, held_out = setup.store.tokenizer, setup.store.tokens("held_out")
     models = fit_baselines(setup.store.tokens("train"), tokenizer.vocab.size)
     final, baselines = evaluator(params), evaluator.baselines(models)
-    sentences = samples.find_sentences(held_out, tokenizer, SENTENCES)
     raw_length = setup.experiment.data.raw_length
+    sentences = []
+    if setup.model.stack == "decoder":
+        sentences = samples.find_sentences(held_out, tokenizer, SENTENCES, raw_length)
     rows = sample_rows(held_out, raw_length, GALLERY_ROWS)
     parts = (setup.objective, setup.model, params, tokenizer)
     write_json(run.gallery, samples.gallery(*parts, rows))

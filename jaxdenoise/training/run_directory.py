@@ -58,6 +58,20 @@ class RunDirectory:
         """The page."""
         return self.path / "report.html"
 
+    def saved(self) -> dict[str, Any]:
+        """What config.json holds: "name", "experiment" and "store".
+
+        Raises:
+          UserError: there is none, or it is another program's.
+        """
+        saved = read_json(self.config) if self.config.is_file() else None
+        if isinstance(saved, dict) and {"name", "experiment", "store"} <= saved.keys():
+            return saved
+        raise UserError(
+            f"'{self.path}' is not a run: it has no config.json of one; give a directory that "
+            f"`jaxdenoise train` made{_known_runs()}"
+        )
+
     def check(self, experiment: Experiment, store: dict[str, Any] | None = None) -> None:
         """Raises `UserError` unless the directory is free, or this experiment's already.
 
@@ -71,8 +85,10 @@ class RunDirectory:
                 f"{self.path} is not empty and is no run; choose another --run-dir",
             )
             return
-        saved = read_json(self.config)
-        self._refuse_other(flatten(saved["experiment"]), flatten(to_dict(experiment)))
+        saved = self.saved()
+        # Through today's fields: one that was added since has its default there.
+        other = to_dict(from_dict(saved["experiment"]))
+        self._refuse_other(flatten(other), flatten(to_dict(experiment)))
         if store is not None:
             mine, other = store["identity_digest"], saved["store"]["identity_digest"]
             require(
@@ -121,12 +137,7 @@ def open_run(path: str | Path) -> tuple[RunDirectory, str, Experiment]:
       UserError: the path holds no run.
     """
     run = RunDirectory(Path(path))
-    require(
-        run.config.is_file(),
-        f"'{path}' is not a run: it has no config.json; give a directory that `jaxdenoise train` "
-        f"made{_known_runs()}",
-    )
-    saved = read_json(run.config)
+    saved = run.saved()
     return run, saved["name"], from_dict(saved["experiment"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,14 +11,18 @@ import jax
 import numpy as np
 
 from jaxdenoise.arrays import Example, Params, Rows
-from jaxdenoise.corruption.restore import split_at_sentinels, trace_sentinels, until_eos
+from jaxdenoise.corruption.restore import (
+    spans_in_targets,
+    split_at_sentinels,
+    trace_sentinels,
+    until_eos,
+)
 from jaxdenoise.errors import require
 from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.tokenizer import MASK, Tokenizer
 from jaxdenoise.training.step import corrupt, token_losses
-from jaxdenoise.vocabulary import Vocabulary
 
 _SENTENCE = re.compile(r"(?:^|(?<=[.\n] ))[A-Z][a-z]+ [\w ,'\n()-]{40,120}\.(?=\s)")
 _BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
@@ -26,6 +31,7 @@ _FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
 _corrupt = jax.jit(corrupt, static_argnums=0)
 _greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
 _token_losses = jax.jit(token_losses, static_argnums=0)
+_likeliest = jax.jit(lambda model, *args: model.apply(*args).argmax(axis=-1), static_argnums=0)
 
 Pieces = list[dict[str, Any]]
 """A text in pieces: {"text": …}, or for a blank {"model": …} and, where known, {"truth": …}."""
@@ -43,8 +49,13 @@ def fill_blanks(
       texts: each with at least one `<mask>`, or `<extra_id_0>`, `<extra_id_1>`, … in order.
 
     Raises:
-      UserError: a text without blanks, or with more than there are sentinels.
+      UserError: a model without a decoder, a text without blanks, or with more of them than there
+        are sentinels.
     """
+    require(
+        model.stack == "decoder",
+        "blanks are filled by a decoder; this model is an encoder alone, train an encoder_decoder",
+    )
     sentinels = len(tokenizer.vocab.sentinel_ids)
     encoded = []
     for text in texts:
@@ -79,12 +90,22 @@ def fill_held_out_sentences(
     return _fill(model, params, tokenizer, ended, truth)
 
 
-def find_sentences(tokens: np.ndarray, tokenizer: Tokenizer, number: int) -> list[str]:
-    """Picks sentences of plain prose from a token stream, the same ones every time."""
+def find_sentences(
+    tokens: np.ndarray, tokenizer: Tokenizer, number: int, longest: int
+) -> list[str]:
+    """Picks sentences of plain prose from a token stream, the same ones every time.
+
+    Args:
+      tokens: Int[tokens], held out.
+      tokenizer: that made them.
+      number: sentences wanted; there may be fewer.
+      longest: tokens that a sentence may have.
+    """
     text = tokenizer.decode(tokens[:200_000], specials=True)
     found = sorted({" ".join(match.split()) for match in _SENTENCE.findall(text)})
     order = np.random.Generator(np.random.Philox(key=0)).permutation(len(found))
-    return [found[i] for i in order[:number]]
+    short = (found[i] for i in order if len(tokenizer.encode(found[i])) <= longest)
+    return list(itertools.islice(short, number))
 
 
 def gallery(
@@ -96,29 +117,56 @@ def gallery(
       For each row {"source", "inputs", "targets", "prediction"}: lists of tokens, each
       {"text", "span" (the number of its noise span, or None)} and for targets {"loss" (nats)}.
     """
-    vocab = tokenizer.vocab
     batch = _corrupt(objective, rows)
-    targets, _ = batch.targets(model.stack)
     losses = jax.device_get(_token_losses(model, params, batch))
-    predicted = jax.device_get(_greedy(model, params, batch, targets.shape[1], vocab))
+    if model.stack == "decoder":
+        longest = batch.targets("decoder")[0].shape[1]
+        predicted = jax.device_get(_greedy(model, params, batch, longest, tokenizer.vocab))
+        show = _show_pair
+    else:
+        predicted = jax.device_get(_likeliest(model, params, batch))
+        show = _show_positions
     batch = jax.device_get(batch)
-    shown = []
-    for row in range(len(rows.lengths)):
-        inputs = until_eos(batch.encoder_input_tokens[row], vocab)
-        target = until_eos(batch.decoder_target_tokens[row], vocab)
-        answer = until_eos(predicted[row], vocab)
-        source, spans = zip(*trace_sentinels(inputs, target, vocab), strict=True)
-        shown.append(
-            {
-                "source": _tokens(tokenizer, source, spans),
-                "inputs": _tokens(tokenizer, inputs, _spans_in_inputs(inputs, vocab)),
-                "targets": _tokens(
-                    tokenizer, target, _spans_in_targets(target, vocab), losses[row]
-                ),
-                "prediction": _tokens(tokenizer, answer, _spans_in_targets(answer, vocab)),
-            }
-        )
-    return shown
+    return [
+        show(tokenizer, jax.tree.map(lambda x, r=row: x[r], batch), losses[row], predicted[row])
+        for row in range(len(rows.lengths))
+    ]
+
+
+def _show_pair(
+    tokenizer: Tokenizer, example: Example, losses: np.ndarray, predicted: np.ndarray
+) -> dict[str, Any]:
+    """What an encoder reads and a decoder writes, a span at a time."""
+    vocab = tokenizer.vocab
+    inputs = until_eos(np.asarray(example.inputs("encoder")[0]), vocab)
+    target = until_eos(np.asarray(example.targets("decoder")[0]), vocab)
+    answer = until_eos(predicted, vocab)
+    source = trace_sentinels(inputs, target, vocab)
+    marks = [vocab.sentinel_number.get(token) for token in inputs]
+    return {
+        "source": _tokens(tokenizer, [t for t, _ in source], [span for _, span in source]),
+        "inputs": _tokens(tokenizer, inputs, marks),
+        "targets": _tokens(tokenizer, target, spans_in_targets(target, vocab), losses),
+        "prediction": _tokens(tokenizer, answer, spans_in_targets(answer, vocab)),
+    }
+
+
+def _show_positions(
+    tokenizer: Tokenizer, example: Example, losses: np.ndarray, predicted: np.ndarray
+) -> dict[str, Any]:
+    """What an encoder reads and predicts in the same places; runs of targets are the spans."""
+    inputs, segment_ids, _ = map(np.asarray, example.inputs("encoder"))
+    targets, weights = map(np.asarray, example.targets("encoder"))
+    real, noise = segment_ids > 0, weights > 0
+    number = np.cumsum(noise & ~np.pad(noise[:-1], (1, 0))) - 1
+    spans = [int(n) if is_noise else None for n, is_noise in zip(number, noise, strict=True)]
+    marks, chosen = spans[: real.sum()], number[noise].tolist()
+    return {
+        "source": _tokens(tokenizer, targets[real], marks),
+        "inputs": _tokens(tokenizer, inputs[real], marks),
+        "targets": _tokens(tokenizer, targets[noise], chosen, losses[noise]),
+        "prediction": _tokens(tokenizer, predicted[noise], chosen),
+    }
 
 
 def _fill(
@@ -156,19 +204,19 @@ def _pieces(
             text.append(token)
             continue
         if text:
-            pieces.append({"text": tokenizer.decode(text)})
+            pieces.append({"text": tokenizer.decode_part(text)})
             text = []
         if span is not None:
-            blank = {"model": tokenizer.decode(answers.get(span, []))}
+            blank = {"model": tokenizer.decode_part(answers.get(span, []))}
             if span in truth:
-                blank["truth"] = tokenizer.decode(truth[span])
+                blank["truth"] = tokenizer.decode_part(truth[span])
             pieces.append(blank)
     return pieces
 
 
 def _tokens(
     tokenizer: Tokenizer,
-    ids: Sequence[int],
+    ids: Sequence[int] | np.ndarray,
     spans: Sequence[int | None],
     losses: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
@@ -181,16 +229,3 @@ def _tokens(
         for token, loss in zip(shown, losses, strict=False):  # losses go on into the padding
             token["loss"] = round(float(loss), 3)
     return shown
-
-
-def _spans_in_inputs(ids: Sequence[int], vocab: Vocabulary) -> list[int | None]:
-    """In inputs a span is its sentinel alone."""
-    return [vocab.sentinel_number.get(token) for token in ids]
-
-
-def _spans_in_targets(ids: Sequence[int], vocab: Vocabulary) -> list[int | None]:
-    """In targets a span is its sentinel and what follows it."""
-    spans: list[int | None] = []
-    for number in _spans_in_inputs(ids, vocab):
-        spans.append(number if number is not None or not spans else spans[-1])
-    return spans

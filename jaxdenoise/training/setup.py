@@ -11,6 +11,7 @@ from jaxdenoise import keys
 from jaxdenoise.arrays import TrainState
 from jaxdenoise.data.rows import Batches
 from jaxdenoise.data.store import TokenStore, prepare
+from jaxdenoise.errors import require
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.model.model import Model, build_model
 from jaxdenoise.objectives.registry import Objective
@@ -57,14 +58,16 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
       store: the token store of `experiment.data`, prepared if None.
 
     Raises:
-      UserError: a corpus shorter than a row, more spans than the tokenizer has sentinels, or a
-        batch that the devices do not divide.
+      UserError: a corpus shorter than a row, more spans than the tokenizer has sentinels, an
+        objective of another architecture, or a batch that the devices do not divide.
     """
     data, training = experiment.data, experiment.training
     backend = make_backend(training.backend, training.batch_size)
     store = prepare(data) if store is None else store
     vocab = store.tokenizer.vocab
     experiment.objective.check(data.raw_length, len(vocab.sentinel_ids))
+    objective, model = experiment.objective.build(vocab), build_model(experiment.model, vocab)
+    _check_targets(objective, model, data.raw_length)
     batches = Batches(
         tokens=store.tokens("train"),
         raw_length=data.raw_length,
@@ -75,9 +78,25 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
     return Setup(
         experiment=experiment,
         store=store,
-        objective=experiment.objective.build(vocab),
-        model=build_model(experiment.model, vocab),
+        objective=objective,
+        model=model,
         tx=build_optimizer(experiment.optimizer, training.steps),
         backend=backend,
         batches=batches,
+    )
+
+
+def _check_targets(objective: Objective, model: Model, raw_length: int) -> None:
+    """Raises `UserError` unless the objective gives the model's predicting stack its targets."""
+    shapes = objective.shapes(raw_length)
+    made = [
+        stack
+        for stack in ("encoder", "decoder")
+        if getattr(shapes, f"{stack}_target_tokens") is not None
+    ]
+    require(
+        model.stack in made,
+        f"objective {objective.name} makes targets for the {' and '.join(made) or 'neither'}, "
+        f"but model.architecture is {model.config.architecture}, which predicts in its "
+        f"{model.stack}; choose the other architecture or another objective",
     )

@@ -94,8 +94,8 @@ def make_step(
         gradient, (terms, peaks) = jax.grad(summed, has_aux=True)(state.params)
         clean = jnp.sum(batch.count == 0, dtype=jnp.float32)
         gradient, terms, clean = across.sum((gradient, terms, clean))
-        scale = 1.0 / denominator(terms, normalisation)
-        gradient = jax.tree.map(lambda g: g * scale, gradient)
+        divisor = denominator(terms, normalisation)
+        gradient = jax.tree.map(lambda g: g / divisor, gradient)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {

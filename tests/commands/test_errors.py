@@ -6,6 +6,8 @@ import pytest
 
 from jaxdenoise.cli import main
 
+FEW_IDS = ["--data.vocabulary-size", "400", "--data.sentinels", "20"]
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
@@ -41,7 +43,19 @@ def refuse(args, capsys, message):
         (["train", "quickstart", "--training.steps", "ten"], "training.steps is 'ten'"),
         (["train", "quickstart", "--data.files", "no/*.txt"], "no file matches 'no/*.txt'"),
         (["train", "quickstart", "--data.tokenizer", "t.json"], "'t.json' is not a file"),
-        (["train", "quickstart", "--run-dir"], "--run-dir takes one value, not 0"),
+        (["train", "quickstart", "--run-dir"], "--run-dir has no value"),
+        (["train", "quickstart", "--run-dir", "a", "b"], "--run-dir takes one value, not 2"),
+        (["train", "quickstart", "--data.files"], "--data.files has no value"),
+        (["train", "quickstart", "--objective"], "--objective has no value"),
+        (["train", "t5_table6_corruption_rate", "--objective.noise-density", "0.3"], "is an axis"),
+        (["train", "quickstart", "--data.vocabulary-size", "300"], "must be at least 360"),
+        (["train", "quickstart", "--seed", "99999999999"], "seed is 99999999999"),
+        (["bench", "--experiment"], "--experiment has no value"),
+        (["bench", "step", "--experiment", "quikstart"], "did you mean 'quickstart'?"),
+        (["list", "--modul", "x"], "did you mean 'module'?"),
+        (["infill", "nowhere", "--txt", "a"], "'nowhere' is not a run"),
+        (["report", "nowhere", "--bogus", "1"], "unknown flag of report 'bogus'"),
+        (["report", "--output", "x"], "give at least one run's directory"),
         (["train", "quickstart", "--module", "nowhere"], "--module nowhere cannot be imported"),
         (["train", "quickstart", "--data.corpus", "pydoc"], "did you mean 'pydocs'?"),
         (["show", "span_corupt"], "did you mean 'span_corruption'?"),
@@ -73,8 +87,7 @@ def test_mistakes_get_one_line_and_write_nothing(args, message, capsys, elsewher
 )
 def test_bad_data_is_named_and_nothing_is_written(name, content, message, capsys, elsewhere):
     (elsewhere / name).write_bytes(content)
-    args = ["train", "quickstart", "--data.files", name, "--data.vocabulary-size", "400"]
-    refuse([*args, "--data.sentinels", "20"], capsys, message)
+    refuse(["train", "quickstart", "--data.files", name, *FEW_IDS], capsys, message)
     assert files(elsewhere) == [name]
 
 
@@ -87,14 +100,7 @@ def test_a_corpus_shorter_than_one_row_is_refused(capsys, elsewhere, corpus):
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused(capsys, elsewhere, corpus):
     args = ["train", "quickstart", "--data.files", str(corpus), "--training.backend", "pmap"]
-    args += [
-        "--training.batch-size",
-        "20",
-        "--data.vocabulary-size",
-        "400",
-        "--data.sentinels",
-        "20",
-    ]
+    args += ["--training.batch-size", "20", *FEW_IDS]
     refuse(args, capsys, "batch_size is 20, which 8 devices do not divide; give 16 or 24")
     assert files(elsewhere) == []
 
@@ -121,8 +127,7 @@ def test_a_run_of_another_config_is_refused_and_untouched(capsys, elsewhere):
 def test_a_place_that_cannot_be_written_is_one_line(capsys, elsewhere, corpus):
     (elsewhere / "file").write_text("in the way")
     args = ["train", "quickstart", "--data.files", str(corpus), "--run-dir", "file/run"]
-    args += ["--data.vocabulary-size", "400", "--data.sentinels", "20"]
-    refuse(args, capsys, "Not a directory")
+    refuse([*args, *FEW_IDS], capsys, "Not a directory")
 
 
 def test_help_is_no_error(capsys):

@@ -106,6 +106,65 @@ def test_globs_are_resolved_sorted_and_without_repetition(tmp_path):
     assert [path.name for path in found] == ["a.txt", "b.txt", "c.jsonl"]
 
 
+def test_a_file_is_read_once_however_it_is_spelled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("x")
+    spelled = ("a.txt", str(tmp_path / "a.txt"), "./a.txt", "*.txt")
+    assert len(files.find_files(spelled)) == 1
+
+
+def test_a_name_may_hold_a_globs_own_signs(tmp_path):
+    path = tmp_path / "d[1].txt"
+    path.write_text("x")
+    assert files.find_files((str(path),)) == [path]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfOne")
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "One"}\n')
+    assert read(tmp_path / "a.txt") == ["One"]
+    assert read(tmp_path / "a.jsonl") == ["One"]
+
+
+def test_half_a_surrogate_pair_is_a_bad_record(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "fine"}\n{"text": "\\ud800"}\n', "utf-8")
+    with pytest.raises(UserError, match="line 2 has half a surrogate pair in 'text'"):
+        read(path)
+    told = []
+    assert read(path, on_bad=told.append) == ["fine"]
+    assert len(told) == 1
+
+
+def test_parquet_strings_of_every_kind_are_text(tmp_path):
+    plain = pyarrow.array(["one", "two", "one"])
+    for kind in (plain.dictionary_encode(), plain.cast("large_string"), plain.cast("string_view")):
+        path = tmp_path / "a.parquet"
+        pyarrow.parquet.write_table(pyarrow.table({"text": kind}), path)
+        assert read(path) == ["one", "two", "one"]
+
+
+def test_parquet_bytes_that_are_not_utf8_are_a_bad_record(tmp_path):
+    path = tmp_path / "a.parquet"
+    raw = pyarrow.array([b"one", b"caf\xe9", b"two"])
+    text = pyarrow.Array.from_buffers(pyarrow.string(), 3, raw.buffers())
+    pyarrow.parquet.write_table(pyarrow.table({"text": text}), path)
+    with pytest.raises(UserError, match="row 2 is not UTF-8 in 'text'"):
+        read(path)
+    assert read(path, on_bad=lambda error: None) == ["one", "two"]
+
+
+def test_a_damaged_parquet_page_names_its_file(tmp_path):
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one" * 500, "two"] * 500}), path)
+    content = bytearray(path.read_bytes())
+    content[8:200] = bytes(192)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="or damaged") as error:
+        read(path)
+    assert str(path) in str(error.value)
+
+
 def test_a_pattern_without_files_or_another_kind_is_refused(tmp_path):
     with pytest.raises(UserError, match="no file matches"):
         files.find_files((str(tmp_path / "*.txt"),))

@@ -6,10 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from jaxdenoise.arrays import Example
+from jaxdenoise.arrays import Example, Rows
 from jaxdenoise.corruption import masks, restore, rewrite
+from jaxdenoise.corruption.lengths import noise_counts
+from jaxdenoise.errors import UserError
 from jaxdenoise.objectives import objective, objectives
+from jaxdenoise.vocabulary import Vocabulary
 
 SIZE, BATCH = 64, 12
 LENGTHS = np.array([64, 64, 63, 40, 17, 9, 5, 3, 2, 1, 0, 64], np.int32)
@@ -141,10 +146,55 @@ def test_epochs_ids_and_seeds_change_the_noise(built, rows):
         )
 
 
-def test_span_corruption_restores_the_text(vocab, rows):
-    batch = jax.device_get(corrupt(BUILT["span_corruption"](vocab=vocab), rows))
+@settings(max_examples=20)  # each compiles
+@given(
+    size=st.sampled_from([1, 2, 9, 33]),
+    density=st.sampled_from([0.05, 0.15, 0.5, 0.85]),
+    mean=st.sampled_from([1.0, 3.0, 6.5]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_span_corruption_loses_nothing_and_counts_right(size, density, mean, seed):
+    """Corruption against the rows it came from, whatever the settings; every length of a row."""
+    vocab = Vocabulary.with_sentinels(size=1000)
+    built = objectives["span_corruption"](
+        vocab=vocab, noise_density=density, mean_noise_span_length=mean
+    )
+    rng = np.random.default_rng(seed)
+    rows = Rows(
+        tokens=rng.integers(10, 900, (size + 1, size)).astype(np.int32),
+        lengths=np.arange(size + 1, dtype=np.int32),
+        example_ids=np.arange(size + 1, dtype=np.uint32),
+        epochs=np.zeros(size + 1, np.uint32),
+        seed=seed,
+    )
+    batch = jax.device_get(corrupt(built, rows))
+    expected = built.output_lengths(rows.keys, rows.lengths, raw_length=size)
+    for stack, lengths in zip(("encoder", "decoder"), expected, strict=True):
+        ends = np.asarray(getattr(batch, f"{stack}_segment_ids")).sum(axis=1)
+        np.testing.assert_array_equal(ends, lengths)
     for row, length in enumerate(rows.lengths):
-        merged = restore.fill_sentinels(
-            batch.encoder_input_tokens[row], batch.decoder_target_tokens[row], vocab
-        )
-        assert merged == rows.tokens[row, :length].tolist()
+        inputs, targets = batch.encoder_input_tokens[row], batch.decoder_target_tokens[row]
+        assert restore.fill_sentinels(inputs, targets, vocab) == rows.tokens[row, :length].tolist()
+        noise, spans = noise_counts(int(length), density, mean)
+        order = list(vocab.sentinel_ids[:spans])
+        assert [token for token in inputs if token in vocab.sentinel_ids] == order
+        assert [token for token in targets if token in vocab.sentinel_ids] == order
+        assert batch.count[row] == (noise + spans + 1 if spans else 0)
+
+
+def test_a_stack_of_another_size_has_to_give_its_segments(vocab, rows):
+    def first_five(key, tokens, length, *, vocab):
+        return Example(encoder_input_tokens=tokens[:5])
+
+    with objectives.scope(), pytest.raises(UserError, match="has to give encoder_segment_ids"):
+        corrupt(objective(first_five)(vocab=vocab), rows)
+
+
+def test_output_lengths_can_be_planned_on_the_device_too(built, rows):
+    planned = jax.jit(lambda k, n: built.output_lengths(k, n, raw_length=SIZE))
+    for a, b in zip(
+        planned(rows.keys, rows.lengths),
+        built.output_lengths(rows.keys, rows.lengths, raw_length=SIZE),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)

@@ -6,12 +6,16 @@ import math
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
-from jaxdenoise.arrays import Rows
 from jaxdenoise.data.baselines import fit_baselines
 from jaxdenoise.data.rows import sample_rows
+from jaxdenoise.experiment import override
 from jaxdenoise.training import evaluation
 from jaxdenoise.training import step as steps
+from jaxdenoise.training.checkpoint import Checkpoints
+from jaxdenoise.training.run import train
+from jaxdenoise.training.run_directory import RunDirectory
 from jaxdenoise.training.setup import build
 
 corrupt = jax.jit(steps.corrupt, static_argnums=0)
@@ -67,12 +71,24 @@ def test_bits_per_byte_count_the_bytes_of_the_targets(setup, rows):
     assert math.isclose(figures["bits_per_byte"], expected, rel_tol=1e-6)
 
 
-def test_the_corruption_is_frozen(setup, rows):
-    """Neither the experiment's seed nor the order of evaluation enters it."""
-    reseeded = Rows(**{**rows.__dict__, "seed": 0})
-    one, other = corrupt(setup.objective, rows), corrupt(setup.objective, reseeded)
-    np.testing.assert_array_equal(one.encoder_input_tokens, other.encoder_input_tokens)
-    assert rows.seed == 0
+def test_the_corruption_is_frozen(tiny, tmp_path):
+    """The experiment's seed does not enter it: as `train` builds them, all runs have one."""
+    corrupted = []
+    for seed in (0, 1):
+        experiment = override(tiny, {"seed": seed, "training.steps": 1})
+        run = RunDirectory(tmp_path / str(seed))
+        train(build(experiment), "tiny", run, Console(quiet=True))
+        checkpoints = Checkpoints(run.checkpoints)
+        corrupted.append(checkpoints.fingerprint(1)["corruption"])
+        checkpoints.close()
+    assert corrupted[0] == corrupted[1]
+
+
+def test_held_out_rows_do_not_share_the_training_rows_noise(setup, rows):
+    reseeded = rows.replace(seed=setup.experiment.seed)
+    held_out, training = (corrupt(setup.objective, r) for r in (rows, reseeded))
+    changed = (held_out.encoder_input_tokens != training.encoder_input_tokens).any(axis=1)
+    assert np.asarray(changed).mean() > 0.9
 
 
 def test_gap_closed_is_zero_at_the_unigram_and_one_at_the_bigram():

@@ -1,5 +1,7 @@
 """pmap over eight devices against one: same gradients, same losses, one compilation."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,10 +27,13 @@ def model() -> Model:
     return Model(config, 1024)
 
 
-def run(name, model, objective, rows, tx, steps=1):
+def run(name, model, objective, rows, tx, steps=1, params=None):
     """The state after some steps on a backend, and the metrics of each."""
     backend = parallel.make_backend(name, len(UNEVEN))
-    state = backend.place(init(jax.random.key(0), model, tx))
+    state = init(jax.random.key(0), model, tx)
+    if params is not None:
+        state = state.replace(params=jax.tree.map(jnp.copy, params), opt_state=tx.init(params))
+    state = backend.place(state)
     first = backend.split(rows)
     step = backend.compile(make_step(objective, model, tx, across=backend.across), state, first)
     metrics = []
@@ -39,44 +44,52 @@ def run(name, model, objective, rows, tx, steps=1):
     return backend.unplace(state), metrics
 
 
-def test_gradients_agree_with_one_device(model, vocab, make_rows):
+def keep_gradient() -> optax.GradientTransformation:
+    """Moves nothing and keeps the gradient as it came, as the optimizer's state."""
+
+    def update(gradient, state, params=None):
+        return jax.tree.map(jnp.zeros_like, gradient), gradient
+
+    return optax.GradientTransformation(lambda p: jax.tree.map(jnp.zeros_like, p), update)
+
+
+def mean_gradient(model, objective, params, rows):
+    """`jax.grad` of the mean loss of the whole batch, written out."""
+    batch = jax.vmap(objective)(rows.keys, rows.tokens, rows.lengths)
+    targets, weights = batch.targets("decoder")
+
+    def mean(params):
+        logits = jax.nn.log_softmax(model.apply(params, batch))
+        at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        return -jnp.sum(at_target * weights) / jnp.sum(weights)
+
+    return jax.jit(jax.grad(mean))(params)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
+def test_gradients_agree_with_one_device(model, vocab, make_rows, dtype, tolerance):
+    assert jax.local_device_count() == 8
     objective = jd.configure("span_corruption").build(vocab)
     rows = make_rows(16, 40, lengths=UNEVEN)
-    tx = optax.sgd(1.0)  # the update is the gradient
-    assert jax.local_device_count() == 8
-    before = init(jax.random.key(0), model, tx).params
-    single, [one] = run("single", model, objective, rows, tx)
-    mapped, [all_devices] = run("pmap", model, objective, rows, tx)
-    gradients = [jax.tree.map(jnp.subtract, before, s.params) for s in (mapped, single)]
-    assert_gradients_agree(*gradients)
+    with jax.enable_x64(dtype == "float64"):
+        config = dataclasses.replace(model.config, compute_dtype=dtype)
+        model = Model(config, model.vocab_size)
+        params = jax.tree.map(lambda x: x.astype(dtype), model.init(jax.random.key(0)))
+        expected = mean_gradient(model, objective, params, rows)
+        found = {}
+        for name in ("single", "pmap"):
+            state, [found[name]] = run(name, model, objective, rows, keep_gradient(), params=params)
+            assert {x.dtype for x in jax.tree.leaves(state.opt_state)} == {jnp.dtype(dtype)}
+            assert_gradients_agree(state.opt_state, expected, tolerance)
+    one, all_devices = found["single"], found["pmap"]
     for name in ("loss", "accuracy", "targets", "clean_rows"):
-        np.testing.assert_allclose(all_devices[name], one[name], rtol=1e-5)
+        np.testing.assert_allclose(all_devices[name], one[name], rtol=tolerance)
     assert float(one["clean_rows"]) == 2
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
         all_devices["modules"],
         one["modules"],
     )
-
-
-def test_summing_over_devices_is_exact_in_float64():
-    """What the backend does with sums, on a loss whose devices count unequally."""
-    with jax.enable_x64(True):
-        weights = jax.random.normal(jax.random.key(0), (8, 5), jnp.float64)
-        x = jax.random.normal(jax.random.key(1), (8, 3, 8), jnp.float64)
-        counts = jnp.arange(8.0)
-
-        def loss(w, x, count):
-            return jnp.sum(jnp.tanh(x @ w) ** 2) * count
-
-        def mean_gradient(w, x, count):
-            gradient, total = parallel.Pmap.across.sum((jax.grad(loss)(w, x, count), count))
-            return gradient / total
-
-        mapped = jax.pmap(mean_gradient, axis_name="devices", in_axes=(None, 0, 0))
-        whole = sum(jax.grad(loss)(weights, x[i], counts[i]) for i in range(8)) / counts.sum()
-        error = jnp.linalg.norm(mapped(weights, x, counts)[0] - whole)
-        assert float(error) < 1e-10 * float(jnp.linalg.norm(whole))
 
 
 def test_loss_curves_agree_for_twenty_steps(model, vocab, make_rows):

@@ -7,6 +7,7 @@ import signal
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -189,7 +190,7 @@ def test_rows_of_lost_work_go_and_a_cut_line_is_left_out(tmp_path):
 
 def test_only_the_latest_checkpoints_are_kept(tmp_path):
     state = TrainState(
-        step=np.zeros((), np.int32), params={"w": np.arange(3.0)}, opt_state=({"m": np.ones(3)},)
+        step=np.zeros((), np.int32), params={"w": jnp.arange(3.0)}, opt_state=({"m": jnp.ones(3)},)
     )
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
     assert checkpoints.latest() is None
@@ -205,6 +206,42 @@ def test_only_the_latest_checkpoints_are_kept(tmp_path):
     with pytest.raises(Exception, match="1"):
         again.restore(state, 1)
     again.close()
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    state = TrainState(step=np.zeros((), np.int32), params={"w": jnp.arange(64.0)}, opt_state=())
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(state, 1, {})
+    checkpoints.close()
+    again = Checkpoints(tmp_path / "checkpoints")
+    read = again._manager.restore
+
+    def flipped(step, args):
+        """What a flipped bit on the disk would come to; Orbax returns it without a word."""
+        restored = read(step, args=args)
+        if "state" in restored:
+            w = "['w']"
+            name = next(name for name in restored["state"] if w in name)
+            damaged = np.array(restored["state"][name])
+            damaged[5] = np.nextafter(damaged[5], 9)
+            restored["state"][name] = damaged
+        return restored
+
+    again._manager.restore = flipped
+    with pytest.raises(UserError, match=r"checkpoints/1 is damaged; delete it"):
+        again.restore(state)
+    again.close()
+
+
+def test_a_checkpoint_comes_to_the_first_device_whatever_wrote_it(tmp_path):
+    last = jax.local_devices()[-1]
+    assert last != jax.local_devices()[0]
+    state = TrainState(step=np.zeros((), np.int32), params={"w": jnp.arange(4.0)}, opt_state=())
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(jax.device_put(state, last), 1, {})
+    restored = checkpoints.restore(state)
+    assert restored.params["w"].devices() == {jax.local_devices()[0]}
+    checkpoints.close()
 
 
 def test_changing_one_field_leaves_every_other_stream_as_it_was(tiny):

@@ -1,0 +1,148 @@
+"""Every command on a run of a second, as a user types it."""
+
+import os
+import signal
+
+import pytest
+
+from jaxdenoise.cli import main
+from jaxdenoise.data.rows import Batches
+from jaxdenoise.experiment import experiment, experiments, load_experiments
+from jaxdenoise.training.run_directory import read_json
+
+
+@pytest.fixture
+def command(tiny, tmp_path, monkeypatch, capsys):
+    """A function that runs a command line in an empty folder: its exit status and output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    load_experiments()
+
+    def tiny_run():
+        """Learns next to nothing, in a second."""
+        return tiny
+
+    def run(*args: str) -> tuple[int, str]:
+        status = main(args)
+        out, err = capsys.readouterr()
+        assert err == "", err
+        return status, out
+
+    with experiments.scope():
+        experiment(tiny_run)
+        yield run
+
+
+def test_train_report_show_and_infill(command, tmp_path):
+    longer = ("--data.raw-length", "90", "--run-dir", "runs/[bold]")  # sentences fit into a row
+    status, out = command("train", "tiny_run", *longer)
+    assert status == 0
+    for wanted in ("unigram", "bigram", "this model", "bits/byte", "of the gap", "Sentinels and"):
+        assert wanted in out
+    assert "12 steps" in out
+    assert "report: runs/[bold]/report.html" in out
+    assert len(read_json(tmp_path / "runs/[bold]/results.json")["sentences"]) == 5
+
+    before = sorted(tmp_path.rglob("*"))
+    status, again = command("train", "tiny_run", *longer)
+    assert status == 0
+    assert again == out  # a finished run is shown, not trained
+    assert sorted(tmp_path.rglob("*")) == before
+
+    text = "Sort the [red] array [/] of the list."
+    _, shown = command("show", "span_corruption", "--run", "runs/[bold]", "--text", text)
+    assert "[red]" in shown
+    assert "decoder reads" in shown
+    assert "<extra_id_0>" in shown
+    _, plain = command("show", "span_corruption", "--text", text, "--draws", "2")
+    assert plain.count("source") == 2
+    assert "decoder reads" not in plain
+    _, filled = command("infill", "runs/[bold]", "--text", "Sort the <mask> of [/] the <mask>.")
+    assert filled.startswith("Sort the [")
+    assert "[/]" in filled
+
+    command("train", "tiny_run", "--run-dir", "other", "--seed", "1")
+    status, reported = command("report", "runs/[bold]", "other", "--output", "both.html")
+    assert (status, reported) == (0, "report: both.html\n")
+    page = (tmp_path / "both.html").read_text("utf-8")
+    assert "[bold]" in page
+    assert "other" in page
+
+
+def test_a_config_is_trained_arm_by_arm_and_compared(command, tmp_path):
+    (tmp_path / "rates.toml").write_text(
+        'title = "Rates"\nexperiment = "tiny_run"\n'
+        "[overrides]\ntraining.steps = 4\n[axes]\nobjective.noise_density = [0.15, 0.3]\n"
+    )
+    status, out = command("train", "rates.toml", "--seed", "3")
+    assert status == 0
+    table = out[out.index("Rates") :]
+    assert [f"noise_density={rate},seed=3" in table for rate in (0.15, 0.3)] == [True, True]
+    runs = [read_json(path) for path in (tmp_path / "runs").rglob("config.json")]
+    rates = {run["experiment"]["objective"]["noise_density"] for run in runs}
+    assert rates == {0.15, 0.3}
+    assert {run["experiment"]["seed"] for run in runs} == {3}
+    _, listed = command("list", "rates.toml")
+    assert "noise_density=0.3,seed=0" in listed
+    status, usage = command("train", "rates.toml", "--help")
+    assert status == 0
+    assert usage.startswith("usage:")
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(command, monkeypatch, tmp_path):
+    plain = Batches.__getitem__
+
+    def interrupt(self, step):
+        if step == 6:
+            monkeypatch.setattr(Batches, "__getitem__", plain)
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, step)
+
+    monkeypatch.setattr(Batches, "__getitem__", interrupt)
+    status, out = command("train", "tiny_run", "--run-dir", "run")
+    assert status == 130
+    assert "the checkpoint is saved, and the same command goes on" in " ".join(out.split())
+    assert not (tmp_path / "run/results.json").exists()
+    status, out = command("train", "tiny_run", "--run-dir", "run")
+    assert status == 0
+    assert "continuing run from step" in out
+
+
+def test_a_users_objective_trains_an_encoder_and_is_used_again(command, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import dataclasses\n"
+        "import jaxdenoise as jd\n"
+        "from jaxdenoise.experiment import experiment, experiments\n"
+        "@jd.objective\n"
+        "def half_mask_of_mine(key, tokens, length, *, vocab, density=0.5):\n"
+        '    """Masks."""\n'
+        "    noise = jd.masks.iid(key, tokens, length, density, vocab)\n"
+        "    return jd.rewrite.mask_tokens(tokens, noise, vocab)\n"
+        "@experiment\n"
+        "def mine():\n"
+        "    base = experiments['tiny_run']()\n"
+        "    model = dataclasses.replace(base.model, architecture='encoder')\n"
+        "    objective = half_mask_of_mine.configure(density=0.3)\n"
+        "    return dataclasses.replace(base, model=model, objective=objective)\n"
+    )
+    status, out = command("train", "mine", "--module", "mine", "--run-dir", "run")
+    assert status == 0
+    assert "this model" in out
+    example = read_json(tmp_path / "run/gallery.json")[0]
+    noise = [token for token in example["source"] if token["span"] is not None]
+    assert [token["text"] for token in noise] == [token["text"] for token in example["targets"]]
+    assert len(example["prediction"]) == len(example["targets"])
+    assert {token["text"] for token in example["inputs"] if token["span"] is not None} == {"<mask>"}
+    status, _ = command("report", "run")
+    assert status == 0
+    assert main(["infill", "run", "--module", "mine", "--text", "a <mask>"]) == 2
+
+
+def test_bench_prints_ratios_and_writes_them(command, monkeypatch, tmp_path):
+    monkeypatch.setattr("jaxdenoise.bench.SPAN", 0.001)
+    status, out = command("bench", "--experiment", "tiny_run", "--output", "bench.json")
+    assert status == 0
+    assert "times (quartiles" in out
+    found = read_json(tmp_path / "bench.json")
+    assert found["corruption"]["ratio"] > 0
+    assert 0 < found["step"]["ratio"] < 1
