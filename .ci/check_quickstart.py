@@ -10,7 +10,7 @@ MOST_DATA_WAIT = 0.02
 
 run = Path(sys.argv[1])
 results = json.loads((run / "results.json").read_text("utf-8"))
-seconds = sum(results["seconds"].values())
+seconds = results["seconds"]["total"]
 found = {
     "gap closed": (results["gap_closed"], results["gap_closed"] >= LEAST_GAP_CLOSED),
     "seconds of training": (seconds, seconds <= MOST_SECONDS),

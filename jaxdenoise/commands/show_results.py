@@ -14,22 +14,27 @@ from jaxdenoise.ablation import Ablation
 
 def print_results(results: Mapping[str, Any], console: Console) -> None:
     """Prints sentences, the table of losses, and how the time was spent."""
+    if results["sentences"]:
+        console.print("held-out sentences, blanks filled: [right] or [wrong ← truth]", style="bold")
     for number, pieces in enumerate(results["sentences"], 1):
         print_pieces(pieces, console, title=f"{number}")
+    console.print()
     console.print(_table(results))
-    held_out, seconds = results["held_out"], results["seconds"]
-    minutes, rest = divmod(round(seconds["compiling"] + seconds["stepping"]), 60)
+    held_out = results["held_out"]
+    console.print(
+        f"{results['gap_closed']:.1%} of the gap from unigram to bigram closed, on text targets"
+    )
+    console.print(
+        f"sentinels and EOS apart: loss {held_out['special_loss']:.3f}, accuracy "
+        f"{held_out['special_accuracy']:.1%}"
+    )
+    minutes, seconds = divmod(round(results["seconds"]["total"]), 60)
+    console.print(
+        f"{results['parameters']:,} parameters, {results['steps']:,} steps in "
+        f"{minutes}:{seconds:02} minutes, {results['data_wait']:.2%} of it waiting for data"
+    )
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    console.print(
-        f"{results['gap_closed']:.1%} of the gap between unigram and bigram closed, on text "
-        f"targets. Sentinels and EOS apart: loss {held_out['special_loss']:.3f}, accuracy "
-        f"{held_out['special_accuracy']:.1%}."
-    )
-    console.print(
-        f"{results['parameters']:,} parameters; {minutes}:{rest:02} minutes for "
-        f"{results['steps']:,} steps, {results['data_wait']:.2%} of it waiting for data; "
-        f"{results['device']}, {versions}"
-    )
+    console.print(f"{results['device']}; {versions}")
 
 
 def print_pieces(pieces: list[dict[str, str]], console: Console, title: str = "") -> None:

@@ -38,6 +38,7 @@ class Clock:
     """Where the time of a run goes, in seconds.
 
     Attributes:
+      total: everything.
       compiling: the step.
       stepping: everything between the first step and the last but evaluations and saving.
       waiting: of that, blocked on the next batch; an upper bound of what it costs, since the
@@ -45,6 +46,7 @@ class Clock:
       source_tokens: tokens of the rows, before corruption and without padding.
     """
 
+    total: float = 0.0
     compiling: float = 0.0
     stepping: float = 0.0
     waiting: float = 0.0
@@ -99,7 +101,7 @@ def run_steps(
       Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     training, backend = setup.experiment.training, setup.backend
-    clock = Clock()
+    clock, begin = Clock(), time.perf_counter()
     with console.status("compiling"):
         state = backend.place(state)
         step = backend.compile(setup.step(), state, backend.split(setup.batches[0]))
@@ -130,6 +132,7 @@ def run_steps(
                 if stops:
                     raise Interrupted(number)
                 clock.start()
+    clock.total = time.perf_counter() - begin
     return backend.unplace(state), clock
 
 

@@ -114,7 +114,11 @@ def _finish(
         "sentences": samples.fill_held_out_sentences(*parts, sentences) if sentences else [],
         "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
         "steps": clock.steps,  # of this part of the run, whose seconds these are
-        "seconds": {"compiling": clock.compiling, "stepping": clock.stepping},
+        "seconds": {
+            "total": clock.total,
+            "compiling": clock.compiling,
+            "stepping": clock.stepping,
+        },
         "data_wait": clock.wait_share,
         "device": _device(),
         "versions": {

@@ -79,6 +79,12 @@ class RunDirectory:
           experiment: of the run.
           store: the manifest of its token store, once that is known.
         """
+        # Orbax looks for what it has written with a glob, and loses it without an error.
+        require(
+            "[" not in str(self.path.absolute()),
+            f"'{self.path.absolute()}' has a [ in it, where checkpoints cannot be kept; choose "
+            "another --run-dir",
+        )
         if not self.config.exists():
             require(
                 not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())),

@@ -24,7 +24,7 @@ from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.tokenizer import MASK, Tokenizer
 from jaxdenoise.training.step import corrupt, token_losses
 
-_SENTENCE = re.compile(r"(?:^|(?<=[.\n] ))[A-Z][a-z]+ [\w ,'\n()-]{40,120}\.(?=\s)")
+_SENTENCE = re.compile(r"(?:^|(?<=[.\n]\s))[A-Z][a-z]+ [\w ,'\n()-]{40,120}\.(?=\s|$)")
 _BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
 _FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
 
@@ -101,8 +101,10 @@ def find_sentences(
       number: sentences wanted; there may be fewer.
       longest: tokens that a sentence may have.
     """
-    text = tokenizer.decode(tokens[:200_000], specials=True)
-    found = sorted({" ".join(match.split()) for match in _SENTENCE.findall(text)})
+    tokens = np.asarray(tokens[:200_000])
+    ends = np.flatnonzero(tokens == tokenizer.separator_id)
+    texts = [tokenizer.decode(document) for document in np.split(tokens, ends)]
+    found = sorted({" ".join(s.split()) for text in texts for s in _SENTENCE.findall(text)})
     order = np.random.Generator(np.random.Philox(key=0)).permutation(len(found))
     short = (found[i] for i in order if len(tokenizer.encode(found[i])) <= longest)
     return list(itertools.islice(short, number))

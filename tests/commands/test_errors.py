@@ -45,6 +45,7 @@ def refuse(args, capsys, message):
         (["train", "quickstart", "--data.tokenizer", "t.json"], "'t.json' is not a file"),
         (["train", "quickstart", "--run-dir"], "--run-dir has no value"),
         (["train", "quickstart", "--run-dir", "a", "b"], "--run-dir takes one value, not 2"),
+        (["train", "quickstart", "--run-dir", "a[b]"], "has a [ in it"),
         (["train", "quickstart", "--data.files"], "--data.files has no value"),
         (["train", "quickstart", "--objective"], "--objective has no value"),
         (["train", "t5_table6_corruption_rate", "--objective.noise-density", "0.3"], "is an axis"),

@@ -75,7 +75,7 @@ def run(tmp_path, tiny) -> RunDirectory:
         "gap_closed": 0.5,
         "sentences": [[{"text": "Return the"}, {"model": " <b>sum", "truth": " mean"}]],
         "parameters": 1_083_136,
-        "seconds": {"compiling": 5.0, "stepping": 60.0},
+        "seconds": {"total": 70.0, "compiling": 5.0, "stepping": 60.0},
         "data_wait": 0.001,
         "device": "1 × cpu",
         "versions": {"jax": "0.10.2"},
