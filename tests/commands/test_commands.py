@@ -55,7 +55,8 @@ def test_train_report_show_and_infill(command, tmp_path):
     assert "[red]" in shown
     assert "decoder reads" in shown
     assert "<extra_id_0>" in shown
-    _, plain = command("show", "span_corruption", "--text", text, "--draws", "2")
+    tokenizer = ("--tokenizer", "runs/bold/tokenizer.json")
+    _, plain = command("show", "span_corruption", "--text", text, "--draws", "2", *tokenizer)
     assert plain.count("source") == 2
     assert "decoder reads" not in plain
     _, filled = command("infill", "runs/bold", "--text", "Sort the <mask> of [/] the <mask>.")
