@@ -47,7 +47,7 @@ def pydocs_small() -> Experiment:
 
     Source    as quickstart.
     Expected  more than 100% of the gap between unigram and bigram.
-    Cost      3,600 steps of 32 rows of 141 tokens; 40 to 60 minutes on two cores.
+    Cost      3,000 steps of 32 rows of 141 tokens; 35 to 55 minutes on two cores.
     Command   jaxdenoise train pydocs_small
     """
     return Experiment(
@@ -65,5 +65,5 @@ def pydocs_small() -> Experiment:
         optimizer=OptimizerConfig(
             name="muon", learning_rate=6e-3, embedding_rate=4e-3, warmup_steps=200, b1=0.95
         ),
-        training=TrainingConfig(steps=3600, batch_size=32, evaluate_every=400),
+        training=TrainingConfig(steps=3000, batch_size=32, evaluate_every=500),
     )

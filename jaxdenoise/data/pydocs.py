@@ -11,7 +11,9 @@ import ast
 import functools
 import importlib.metadata
 import importlib.util
+import itertools
 import platform
+import re
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -19,6 +21,9 @@ from pathlib import Path
 
 PACKAGES = ("numpy", "scipy", "jax")
 MIN_CHARACTERS = 100  # shorter docstrings ("Return True if …") hold little but boilerplate
+WRAPPED_FROM = 50  # characters of a line that may have been ended for its width
+# What is laid out on purpose: prompts, bullets, numbers, fields, headings, columns.
+_LAID_OUT = re.compile(r"^\s*(>>>|\.\.\.|[-*|+=#.]|\w+ ?:( |$)|\d+\.)|[^\s.!?:]  ")
 _SKIPPED = {"site-packages", "test", "tests", "idle_test"}
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -26,7 +31,7 @@ _DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def fingerprint() -> dict[str, str]:
     """The versions that determine the corpus."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"corpus": "pydocs", "extraction": "1", "python": platform.python_version(), **packages}
+    return {"corpus": "pydocs", "extraction": "2", "python": platform.python_version(), **packages}
 
 
 @functools.cache
@@ -38,8 +43,33 @@ def documents() -> tuple[tuple[str, str], ...]:
     named = {}
     for name, text in _all_documents():
         if len(text) >= MIN_CHARACTERS:
-            named.setdefault(text, name)
+            named.setdefault(unwrapped(text), name)
     return tuple((name, text) for text, name in named.items())
+
+
+def unwrapped(text: str) -> str:
+    r"""Joins the lines of prose that was wrapped at a fixed width; lists, tables and code stay.
+
+    Where a line ends by width alone says nothing of the text, and cannot be predicted from it.
+
+    Example:
+      >>> line = "The quick brown fox jumps over the lazy dog again and"
+      >>> unwrapped(f"{line}\nagain.\n\n>>> 1 + 1\n2").splitlines()
+      ['The quick brown fox jumps over the lazy dog again and again.', '', '>>> 1 + 1', '2']
+    """
+    lines: list[str] = []
+    for _, run in itertools.groupby(text.split("\n"), key=_indentation):
+        part = list(run)
+        full = all(len(line) >= WRAPPED_FROM for line in part[:-1])
+        if full and not any(map(_LAID_OUT.search, part)):
+            part = [" ".join([part[0], *(line.strip() for line in part[1:])])]
+        lines += part
+    return "\n".join(lines)
+
+
+def _indentation(line: str) -> int:
+    """Spaces before the text; −1 for a blank line."""
+    return len(line) - len(line.lstrip()) if line.strip() else -1
 
 
 def _all_documents() -> Iterator[tuple[str, str]]:

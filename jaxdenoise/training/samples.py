@@ -24,7 +24,7 @@ from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.tokenizer import MASK, Tokenizer
 from jaxdenoise.training.step import corrupt, token_losses
 
-_SENTENCE = re.compile(r"(?:^|(?<=[.\n]\s))[A-Z][a-z]+ [\w ,'\n()-]{40,120}\.(?=\s|$)")
+_SENTENCE = re.compile(r"(?:^|(?<=[.\n]\s))[A-Z][a-z]+ [\w ,'\n()-]{60,240}\.(?=\s|$)")
 _BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
 _FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
 
@@ -99,15 +99,15 @@ def find_sentences(
       tokens: Int[tokens], held out.
       tokenizer: that made them.
       number: sentences wanted; there may be fewer.
-      longest: tokens that a sentence may have.
+      longest: tokens that a sentence may have; it has at least half of them, for several blanks.
     """
     tokens = np.asarray(tokens[:200_000])
     ends = np.flatnonzero(tokens == tokenizer.separator_id)
     texts = [tokenizer.decode(document) for document in np.split(tokens, ends)]
     found = sorted({" ".join(s.split()) for text in texts for s in _SENTENCE.findall(text)})
     order = np.random.Generator(np.random.Philox(key=0)).permutation(len(found))
-    short = (found[i] for i in order if len(tokenizer.encode(found[i])) <= longest)
-    return list(itertools.islice(short, number))
+    suited = (found[i] for i in order if longest // 2 <= len(tokenizer.encode(found[i])) <= longest)
+    return list(itertools.islice(suited, number))
 
 
 def gallery(

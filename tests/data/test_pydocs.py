@@ -41,5 +41,32 @@ def test_no_held_out_document_is_half_known(documents):
     assert np.mean(np.array(overlaps) > 0.5) < 0.01
 
 
+LAID_OUT = [
+    "name : a field of which nobody knows what it is good for\nanother : one",
+    "- an entry of a list that goes on for more than fifty signs\n- another one",
+    "one column of a table with fifty signs     another column\nthe    second row",
+    ">>> print('a line of code that is longer than fifty signs')\n>>> print()",
+    "short lines\nof a poem",
+    "a long line of text that ends at the right margin, but\n  what follows is indented",
+]
+
+
+@pytest.mark.parametrize("text", LAID_OUT)
+def test_what_is_laid_out_on_purpose_stays(text):
+    assert pydocs.unwrapped(text) == text
+
+
+def test_paragraphs_are_joined_each_by_itself():
+    line = "  Words and words and words and words and words and words."
+    text = f"Title\n\n{line}\n{line}\n\n{line}\n  End."
+    assert pydocs.unwrapped(text).split("\n") == [
+        "Title",
+        "",
+        f"{line} {line.strip()}",
+        "",
+        f"{line} End.",
+    ]
+
+
 def test_the_fingerprint_names_the_versions():
     assert {"python", "numpy", "scipy", "jax"} <= pydocs.fingerprint().keys()
