@@ -21,8 +21,8 @@ USAGE = """usage: jaxdenoise bench [corruption|step] [--experiment NAME] [--fiel
   corruption   span corruption against a careful per-example NumPy version, 256 × 568 tokens
   step         an experiment's training step, and the share of it that is corruption
 
-Both when none is named. The two sides of a pair are timed in turn; ratios are medians. With
---output the figures are written as JSON too.
+Both when none is named. The two sides of a pair are timed in turn; ratios are medians, their
+quartiles in brackets. With --output FILE the figures are written as JSON too.
 """
 PARTS = ("corruption", "step")
 
@@ -67,8 +67,8 @@ def _corruption(console: Console) -> dict[str, Any]:
     numpy_speed, speed = (bench.BATCH * bench.RAW_LENGTH / t / 1e6 for t in pair.medians)
     low, high = pair.spread
     console.print(
-        f"corruption: {speed:.1f} million tokens/s jitted, {numpy_speed:.1f} with NumPy: "
-        f"{pair.ratio:.1f} times (quartiles {low:.1f} to {high:.1f})"
+        f"corruption: {speed:.1f} M tokens/s jitted, {numpy_speed:.1f} M with NumPy: "
+        f"{pair.ratio:.1f} times ({low:.1f} to {high:.1f})"
     )
     return pair.summary()
 
@@ -81,10 +81,10 @@ def _step(name: str, experiment: Experiment, console: Console) -> dict[str, Any]
     setup = build(experiment, prepare(experiment.data, console=console))
     with console.status("step"):
         pair = bench.corruption_in_step(setup)
-    corruption, step = pair.medians
+    step = pair.medians[1]
     console.print(
-        f"{name} step: {bench.source_tokens(experiment) / step:,.0f} source tokens/s, "
-        f"{step * 1e3:.1f} ms, of which corruption {corruption * 1e3:.2f} ms: {pair.ratio:.2%}"
+        f"{name} step: {bench.source_tokens(experiment) / step:,.0f} source tokens/s; "
+        f"corruption is {pair.ratio:.2%} of its {step * 1e3:.0f} ms"
     )
     return pair.summary()
 

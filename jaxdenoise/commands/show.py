@@ -16,9 +16,11 @@ from jaxdenoise.training.run_directory import open_run
 USAGE = """usage: jaxdenoise show OBJECTIVE [--text "…"] [--run RUN] [--objective.FIELD value …]
 
 Shows what an objective makes of a text: source, inputs, targets, weights. With the directory of a
-run, its tokenizer and model are used and every target gets its loss. `--module NAME` imports one
-of yours first; `jaxdenoise show OBJECTIVE --help` lists all flags.
+run, its tokenizer and model are used and every target gets its loss; without a text, the first rows
+are shown that the run was trained on. `--module NAME` imports one of yours first; `jaxdenoise show
+OBJECTIVE --help` lists all flags.
 """
+SENTENCE = "Thank you for inviting me to your party last week, it was a pleasure to be there."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +29,16 @@ class ShowOptions:
 
     Attributes:
       objective: its fields.
-      text: what to corrupt.
+      text: what to corrupt; by default a run's training rows, or a sentence.
       run: a run's directory: use its tokenizer, and give every target's loss.
       tokenizer: otherwise the corpus, or the path of a tokenizer.json.
-      draws: how many corruptions of the text, each from its own key.
-      seed: of the draws.
+      draws: how many corruptions of the text, each from its own key; or how many rows.
+      seed: of the draws of a text.
       module: Python modules that register objectives of your own.
     """
 
     objective: ObjectiveConfig
-    text: str = "Thank you for inviting me to your party last week, it was a pleasure to be there."
+    text: str | None = None
     run: str | None = None
     tokenizer: str = "pydocs"
     draws: int = 1
@@ -45,7 +47,7 @@ class ShowOptions:
 
     def __post_init__(self):
         require(self.draws >= 1, f"draws is {self.draws}; it must be at least 1")
-        require(bool(self.text), "text is empty; give some")
+        require(self.text != "", "text is empty; give some")
 
 
 def run(args: Sequence[str]) -> int:
@@ -69,26 +71,33 @@ def _show(options: ShowOptions, console: Console) -> None:
     import numpy as np
 
     from jaxdenoise.arrays import Rows
-    from jaxdenoise.data.store import load_tokenizer
+    from jaxdenoise.data.store import load_tokenizer, prepare
     from jaxdenoise.model.model import build_model
     from jaxdenoise.report.display import render_example
     from jaxdenoise.training.run import restore_params
+    from jaxdenoise.training.setup import build
     from jaxdenoise.training.step import corrupt, token_losses
 
     tokenizer = load_tokenizer(opened[0].path if opened else options.tokenizer)
-    ids = tokenizer.encode(options.text)
-    rows = Rows(
-        tokens=np.tile(ids, (options.draws, 1)),
-        lengths=np.full(options.draws, len(ids), np.int32),
-        example_ids=np.arange(options.draws, dtype=np.uint32),
-        epochs=np.zeros(options.draws, np.uint32),
-        seed=options.seed,
-    )
+    if opened and options.text is None:
+        setup = build(opened[2], prepare(opened[2].data, console=console))
+        rows = jax.tree.map(lambda x: x[: options.draws], setup.batches[0])
+    else:
+        ids = tokenizer.encode(options.text or SENTENCE)
+        rows = Rows(
+            tokens=np.tile(ids, (options.draws, 1)),
+            lengths=np.full(options.draws, len(ids), np.int32),
+            example_ids=np.arange(options.draws, dtype=np.uint32),
+            epochs=np.zeros(options.draws, np.uint32),
+            seed=options.seed,
+        )
     batch = corrupt(options.objective.build(tokenizer.vocab), rows)
     losses = None
     if opened:
         model = build_model(opened[2].model, tokenizer.vocab)
         losses = np.asarray(token_losses(model, restore_params(opened[0], opened[2], model), batch))
-    for draw in range(options.draws):
+    for draw in range(len(rows.lengths)):
         example = jax.tree.map(lambda x, draw=draw: np.asarray(x[draw]), batch)
+        if draw:
+            console.rule(style="dim")
         console.print(render_example(example, tokenizer, None if losses is None else losses[draw]))

@@ -14,7 +14,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-SERIES = 8
+SERIES = 8  # colours; after them they come again, dotted
+INSIDE_LEGEND = 4  # more entries than these stand beside the chart
 # Matplotlib needs colours; these stand for variables of the page's style sheet.
 _INK, _FAINT = "#010101", "#020202"
 _SERIES = [f"#0300{number:02x}" for number in range(1, SERIES + 1)]
@@ -94,7 +95,7 @@ def line_chart(
                 color=_SERIES[line.colour % SERIES],
                 alpha=0.3 if line.faint else 1.0,
                 linewidth=0.8 if line.faint else 1.6,
-                linestyle="--" if line.dashed else "-",
+                linestyle="--" if line.dashed else ":" if line.colour >= SERIES else "-",
                 marker="o" if line.marked else None,
                 markersize=4,
             )
@@ -106,7 +107,10 @@ def line_chart(
         if from_zero:
             axes.set_ylim(bottom=0)
         axes.grid(axis="y")
-        if any(line.label for line in lines):
+        labels = sum(bool(line.label) for line in lines)
+        if labels > INSIDE_LEGEND:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+        elif labels:
             axes.legend(loc="best", fontsize=9)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})

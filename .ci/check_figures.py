@@ -1,0 +1,29 @@
+"""Holds a quickstart's run directory and a bench's figures against what the README promises."""
+
+import json
+import sys
+from pathlib import Path
+
+LEAST_GAP_CLOSED = 0.45
+MOST_SECONDS = 300
+MOST_DATA_WAIT = 0.02
+LEAST_SPEED_UP = 6
+MOST_CORRUPTION = 0.02
+
+run, bench = map(Path, sys.argv[1:])
+results = json.loads((run / "results.json").read_text("utf-8"))
+figures = json.loads(bench.read_text("utf-8"))
+seconds, corruption = results["seconds"]["total"], figures["corruption"]["ratio"]
+share = figures["step"]["ratio"]
+found = {
+    "gap closed": (results["gap_closed"], results["gap_closed"] >= LEAST_GAP_CLOSED),
+    "seconds of training": (seconds, seconds <= MOST_SECONDS),
+    "waiting for data": (results["data_wait"], results["data_wait"] < MOST_DATA_WAIT),
+    "sentences": (len(results["sentences"]), len(results["sentences"]) == 5),
+    "bytes of report": (size := (run / "report.html").stat().st_size, size > 100_000),
+    "corruption against NumPy": (corruption, corruption >= LEAST_SPEED_UP),
+    "corruption in a step": (share, share < MOST_CORRUPTION),
+}
+for name, (value, holds) in found.items():
+    print(f"{'holds' if holds else 'FAILS'}  {name}: {value:.6g}")
+sys.exit(not all(holds for _, holds in found.values()))
