@@ -93,7 +93,10 @@ def resolve(
     changes = dict(changes or {})
     base = override(experiments[plain["experiment"]](), flatten(plain.get("overrides", {})))
     axes = flatten(plain.get("axes", {}))
-    axes["seed"] = changes.pop("seed", axes.get("seed", plain.get("seeds", [base.seed])))
+    axes["seed"] = axes.get("seed", plain.get("seeds", [base.seed]))
+    if "seed" in changes:
+        seeds = changes.pop("seed")
+        axes["seed"] = seeds if isinstance(seeds, list) else [seeds]
     for field, values in axes.items():
         require(
             isinstance(values, list) and len(values) > 0,
@@ -134,6 +137,7 @@ def _override(
 
 def _label(point: Mapping[str, Any]) -> str:
     def value(v: Any) -> str:
-        return "+".join(map(str, v.values())) if isinstance(v, Mapping) else str(v)
+        parts = v.values() if isinstance(v, Mapping) else v if isinstance(v, list) else [v]
+        return "+".join(map(str, parts)).replace("/", "_")  # it names a folder
 
     return ",".join(f"{field.rpartition('.')[2]}={value(v)}" for field, v in point.items())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from jaxdenoise.errors import UserError, unknown
 
 COMMANDS = {
-    "list": "experiments, objectives, presets, corpora, configs",
+    "list": "experiments, objectives, configs, corpora",
     "show": "see a corruption: source, inputs, targets",
     "train": "train an experiment or a config, or continue it",
     "report": "one self-contained HTML page of a run",
@@ -22,20 +23,21 @@ INTERRUPTED = 130  # as a shell reports SIGINT
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help"):
-        print(_usage())
-        return 0
-    name, *rest = args
     try:
+        if not args or args[0] in ("-h", "--help"):
+            print(_usage(), flush=True)
+            return 0
+        name, *rest = args
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
         return importlib.import_module(f"jaxdenoise.commands.{name}").run(rest)
     except UserError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before the first step or after the last: there is nothing to save
+        print("jaxdenoise: interrupted; the same command starts again", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
         return 0
     except OSError as error:
         return _fail(f"{error.filename or 'the system'}: {error.strerror or error}")

@@ -91,10 +91,10 @@ def load_experiments(modules: tuple[str, ...] = ()) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except Exception as error:  # the user's code may raise anything
             raise UserError(
-                f"--module {name} cannot be imported ({error}); give a module that Python finds "
-                f"from {Path.cwd()}"
+                f"--module {name} cannot be imported ({type(error).__name__}: {error}); give a "
+                f"module that Python finds from {Path.cwd()}"
             ) from error
 
 
@@ -152,7 +152,8 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
     """Replaces fields by dotted name; `objective.name` goes through the registry first.
 
-    Values are parsed as the command line's flags are, so that one rule holds for both.
+    Values are parsed as the command line's flags are, so that one rule holds for both. `objective`
+    alone is short for `objective.name`.
 
     Raises:
       UserError: a field that does not exist, or a value out of range.
@@ -160,7 +161,7 @@ def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
     from jaxdenoise.flags import parse_flags, to_flags
 
     changes = dict(changes)
-    name = changes.pop("objective.name", None)
+    name = changes.pop("objective", None) or changes.pop("objective.name", None)
     name = name[0] if isinstance(name, list) else name
     if name is not None and name != experiment.objective.name:
         experiment = dataclasses.replace(experiment, objective=configure(name))

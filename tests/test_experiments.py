@@ -188,6 +188,26 @@ def test_a_field_that_is_added_later_changes_no_digest_and_no_run(tmp_path, monk
     assert digest(built) == digest_before
 
 
+def test_lists_and_paths_on_an_axis_name_a_folder():
+    plain = {"experiment": "quickstart", "axes": {"data.files": [["a/b.txt"], ["c.txt", "d.txt"]]}}
+    names = [run.name for run in ablation.resolve("x", plain).runs]
+    assert names == ["files=a_b.txt,seed=0", "files=c.txt+d.txt,seed=0"]
+
+
+def test_an_objective_is_named_in_short():
+    changed = override(experiments["quickstart"](), {"objective": "span_corruption"})
+    assert changed == experiments["quickstart"]()
+    with pytest.raises(UserError, match="did you mean 'span_corruption'"):
+        override(experiments["quickstart"](), {"objective": "span_coruption"})
+
+
+def test_a_module_that_is_no_python_is_named_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("def")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"broken_module cannot be imported \(SyntaxError"):
+        experiment.load_experiments(("broken_module",))
+
+
 def test_a_local_package_that_fails_is_named_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "__init__.py").write_text("import nothing_there")

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from jaxdenoise.commands.console import make_console
 from jaxdenoise.errors import unknown
 from jaxdenoise.experiment import Experiment, bundled, experiments, load_experiments, override
 from jaxdenoise.flags import split_flags, take_single
@@ -40,7 +41,7 @@ def run(args: Sequence[str]) -> int:
     output = take_single(flags, "output")
     name = take_single(flags, "experiment") or "quickstart"
     experiment = override(experiments[name](), flags)
-    console = Console(highlight=False, markup=False)
+    console = make_console()
 
     import jax
 

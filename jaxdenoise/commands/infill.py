@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
+from jaxdenoise.commands.console import make_console
 from jaxdenoise.commands.show_results import print_pieces
 from jaxdenoise.errors import require
 from jaxdenoise.experiment import load_experiments
@@ -39,7 +38,7 @@ def run(args: Sequence[str]) -> int:
     tokenizer = read_tokenizer(directory.tokenizer)
     model = build_model(experiment.model, tokenizer.vocab)
     params = restore_params(directory, experiment, model)
-    console = Console(highlight=False, markup=False)
+    console = make_console()
     for pieces in fill_blanks(model, params, tokenizer, texts):
         print_pieces(pieces, console)
     return 0

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxdenoise.ablation import config_files, load_ablation
+from jaxdenoise.commands.console import make_console
 from jaxdenoise.data.corpora import corpora
 from jaxdenoise.experiment import experiments, load_experiments
 from jaxdenoise.flags import refuse_others, split_flags
@@ -29,7 +30,7 @@ def run(args: Sequence[str]) -> int:
     flags = split_flags(args[1:] if config else args)
     load_experiments(tuple(flags.pop("module", ())))
     refuse_others(flags, "list", ["module"])
-    console = Console(highlight=False, markup=False)
+    console = make_console()
     if config:
         ablation = load_ablation(config_files().get(config, Path(config)))
         _print(f"{ablation.title}: {ablation.source}", {r.name: "" for r in ablation.runs}, console)

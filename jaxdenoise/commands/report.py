@@ -6,8 +6,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from jaxdenoise.commands.console import make_console
 from jaxdenoise.errors import require
 from jaxdenoise.flags import refuse_others, split_flags, take_single
 from jaxdenoise.training.run_directory import RunDirectory
@@ -37,5 +36,5 @@ def run(args: Sequence[str]) -> int:
 
     page = Path(output) if output else (runs[0].report if len(runs) == 1 else Path("report.html"))
     write_report([run.path for run in runs], page)
-    Console(highlight=False, markup=False).print(f"report: {page}", soft_wrap=True)
+    make_console().print(f"report: {page}", soft_wrap=True)
     return 0

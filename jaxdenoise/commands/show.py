@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from jaxdenoise.commands.console import make_console
 from jaxdenoise.errors import require
 from jaxdenoise.experiment import load_experiments
-from jaxdenoise.flags import parse_flags, split_flags
+from jaxdenoise.flags import parse_flags, split_flags, take_single
 from jaxdenoise.objectives import ObjectiveConfig, objectives
 from jaxdenoise.training.run_directory import open_run
 
@@ -28,7 +29,7 @@ class ShowOptions:
     """See a corruption.
 
     Attributes:
-      objective: its fields.
+      objective: its fields; with a run of the same objective, that run's.
       text: what to corrupt; by default a run's training rows, or a sentence.
       run: a run's directory: use its tokenizer, and give every target's loss.
       tokenizer: otherwise the corpus, or the path of a tokenizer.json.
@@ -54,13 +55,17 @@ def run(args: Sequence[str]) -> int:
     """Prints the corrupted text."""
     if not args or args[0].startswith("-"):
         print(USAGE)
-        return 0 if args else 2
+        return 0 if "--help" in args or "-h" in args else 2
     name, *rest = args
     given = split_flags([arg for arg in rest if arg not in ("--help", "-h")])
     load_experiments(tuple(given.get("module", ())))
-    default = ShowOptions(objective=objectives[name].config())
+    objective = objectives[name].config()
+    if "run" in given:  # the run's own options, where it has the same objective
+        trained = open_run(take_single(given, "run") or "")[2].objective
+        objective = trained if trained.name == name else objective
+    default = ShowOptions(objective=objective)
     options = parse_flags(default, rest, program=f"jaxdenoise show {name}")
-    _show(options, Console(highlight=False, markup=False))
+    _show(options, make_console())
     return 0
 
 
@@ -75,12 +80,15 @@ def _show(options: ShowOptions, console: Console) -> None:
     from jaxdenoise.model.model import build_model
     from jaxdenoise.report.display import render_example
     from jaxdenoise.training.run import restore_params
-    from jaxdenoise.training.setup import build
+    from jaxdenoise.training.setup import build, check_targets
     from jaxdenoise.training.step import corrupt, token_losses
 
     tokenizer = load_tokenizer(opened[0].path if opened else options.tokenizer)
+    objective = options.objective.build(tokenizer.vocab)
     if opened and options.text is None:
-        setup = build(opened[2], prepare(opened[2].data, console=console))
+        store = prepare(opened[2].data, console=console)
+        opened[0].check(opened[2], store.manifest)
+        setup = build(opened[2], store)
         rows = jax.tree.map(lambda x: x[: options.draws], setup.batches[0])
     else:
         ids = tokenizer.encode(options.text or SENTENCE)
@@ -91,10 +99,11 @@ def _show(options: ShowOptions, console: Console) -> None:
             epochs=np.zeros(options.draws, np.uint32),
             seed=options.seed,
         )
-    batch = corrupt(options.objective.build(tokenizer.vocab), rows)
+    batch = corrupt(objective, rows)
     losses = None
     if opened:
         model = build_model(opened[2].model, tokenizer.vocab)
+        check_targets(objective, model, rows.tokens.shape[-1])
         losses = np.asarray(token_losses(model, restore_params(opened[0], opened[2], model), batch))
     for draw in range(len(rows.lengths)):
         example = jax.tree.map(lambda x, draw=draw: np.asarray(x[draw]), batch)

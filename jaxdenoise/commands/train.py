@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxdenoise.ablation import config_files, load_ablation
+from jaxdenoise.commands.console import make_console
 from jaxdenoise.commands.show_results import print_comparison, print_results
 from jaxdenoise.data.store import prepare
 from jaxdenoise.errors import unknown
@@ -36,9 +37,7 @@ def run(args: Sequence[str]) -> int:
     changes = split_flags([arg for arg in rest if arg not in ("--help", "-h")])
     load_experiments(tuple(changes.pop("module", ())))
     directory = take_single(changes, "run_dir")
-    if "objective" in changes:
-        changes["objective.name"] = changes.pop("objective")
-    console = Console(highlight=False, markup=False)
+    console = make_console()
     config = _find_config(target)
     if config is not None and asks_help:
         print(USAGE)

@@ -87,7 +87,8 @@ def _read_text(path: Path, unit: DocumentUnit, on_bad: OnBad) -> Iterator[tuple[
 
 def _decode(raw: bytes, path: Path, offset: int, on_bad: OnBad) -> str:
     try:
-        return raw.decode("utf-8" if offset else "utf-8-sig")  # a file may begin with its mark
+        text = raw.decode("utf-8")
+        return text if offset else text.removeprefix("\ufeff")  # a file may begin with its mark
     except UnicodeDecodeError as error:
         where = offset + error.start
         on_bad(

@@ -48,7 +48,7 @@ def documents() -> tuple[tuple[str, str], ...]:
 
 
 def unwrapped(text: str) -> str:
-    r"""Joins the lines of prose that was wrapped at a fixed width; lists, tables and code stay.
+    r"""Joins the lines of prose that was wrapped at a fixed width; lists, tables and prompts stay.
 
     Where a line ends by width alone says nothing of the text, and cannot be predicted from it.
 

@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxdenoise.arrays import TrainState
-from jaxdenoise.errors import require
+from jaxdenoise.errors import UserError
 from jaxdenoise.training.parallel import first_device
 
 
@@ -59,19 +59,26 @@ class Checkpoints:
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
             for name, leaf in named.items()
         }
-        wanted = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
-        restored = self._manager.restore(step, args=wanted)["state"]
-        place = self._manager.directory / str(step)
-        require(
-            _checksum(restored) == self._about(step)["checksum"],
-            f"checkpoint {place} is damaged; delete it to go on from the one before",
-        )
+        restored = self._read(step, state=ocp.args.StandardRestore(shapes))
+        if _checksum(restored) != self._about(step).get("checksum"):
+            raise self._damaged(step)
         leaves = [restored[name] for name in named]  # the state's order; a PyTree's is the names'
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _about(self, step: int | None) -> dict[str, Any]:
-        wanted = ocp.args.Composite(about=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=wanted)["about"]
+        return self._read(step, about=ocp.args.JsonRestore())
+
+    def _read(self, step: int | None, **item: Any) -> Any:
+        """Reads one item of a step."""
+        [name] = item
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
+        except Exception as error:  # missing, cut, not JSON: Orbax has no one type for it
+            raise self._damaged(step) from error
+
+    def _damaged(self, step: int | None) -> UserError:
+        place = self._manager.directory / str(step)
+        return UserError(f"checkpoint {place} is damaged; delete it to go on from the one before")
 
     def close(self) -> None:
         """Waits until everything is on disk."""

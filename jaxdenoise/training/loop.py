@@ -38,7 +38,7 @@ class Clock:
     """Where the time of a run goes, in seconds.
 
     Attributes:
-      total: everything.
+      total: the loop with its compilation, evaluations and saving.
       compiling: the step.
       stepping: everything between the first step and the last but evaluations and saving.
       waiting: of that, blocked on the next batch; an upper bound of what it costs, since the

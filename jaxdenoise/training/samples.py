@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +24,7 @@ from jaxdenoise.tokenizer import MASK, Tokenizer
 from jaxdenoise.training.step import corrupt, token_losses
 
 _SENTENCE = re.compile(r"(?:^|(?<=[.\n]\s))[A-Z][a-z]+ [\w ,'\n()-]{60,240}\.(?=\s|$)")
+LONG_SENTENCE = 35  # tokens
 _BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
 _FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
 
@@ -99,15 +99,16 @@ def find_sentences(
       tokens: Int[tokens], held out.
       tokenizer: that made them.
       number: sentences wanted; there may be fewer.
-      longest: tokens that a sentence may have; it has at least half of them, for several blanks.
+      longest: tokens that a sentence may have. Those with room for several blanks come first.
     """
     tokens = np.asarray(tokens[:200_000])
     ends = np.flatnonzero(tokens == tokenizer.separator_id)
     texts = [tokenizer.decode(document) for document in np.split(tokens, ends)]
     found = sorted({" ".join(s.split()) for text in texts for s in _SENTENCE.findall(text)})
     order = np.random.Generator(np.random.Philox(key=0)).permutation(len(found))
-    suited = (found[i] for i in order if longest // 2 <= len(tokenizer.encode(found[i])) <= longest)
-    return list(itertools.islice(suited, number))
+    sizes = {sentence: len(tokenizer.encode(sentence)) for sentence in found}
+    fitting = [found[i] for i in order if sizes[found[i]] <= longest]
+    return sorted(fitting, key=lambda sentence: sizes[sentence] < LONG_SENTENCE)[:number]
 
 
 def gallery(

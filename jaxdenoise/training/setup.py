@@ -67,7 +67,7 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
     vocab = store.tokenizer.vocab
     experiment.objective.check(data.raw_length, len(vocab.sentinel_ids))
     objective, model = experiment.objective.build(vocab), build_model(experiment.model, vocab)
-    _check_targets(objective, model, data.raw_length)
+    check_targets(objective, model, data.raw_length)
     batches = Batches(
         tokens=store.tokens("train"),
         raw_length=data.raw_length,
@@ -86,7 +86,7 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
     )
 
 
-def _check_targets(objective: Objective, model: Model, raw_length: int) -> None:
+def check_targets(objective: Objective, model: Model, raw_length: int) -> None:
     """Raises `UserError` unless the objective gives the model's predicting stack its targets."""
     shapes = objective.shapes(raw_length)
     made = [

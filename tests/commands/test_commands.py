@@ -2,12 +2,17 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from jaxdenoise.cli import main
+from jaxdenoise.corruption import masks, rewrite
 from jaxdenoise.data.rows import Batches
 from jaxdenoise.experiment import experiment, experiments, load_experiments
+from jaxdenoise.objectives import objective, objectives
 from jaxdenoise.training.run_directory import read_json
 
 
@@ -34,7 +39,7 @@ def command(tiny, tmp_path, monkeypatch, capsys):
 
 
 def test_train_report_show_and_infill(command, tmp_path):
-    longer = ("--data.raw-length", "70", "--run-dir", "runs/bold")  # sentences fit into a row
+    longer = ("--data.raw-length", "50", "--run-dir", "runs/bold")  # sentences fit into a row
     status, out = command("train", "tiny_run", *longer)
     assert status == 0
     for wanted in ("unigram", "bigram", "this model", "bits/byte", "of the gap", "sentinels and"):
@@ -71,6 +76,42 @@ def test_train_report_show_and_infill(command, tmp_path):
     page = (tmp_path / "both.html").read_text("utf-8")
     assert "bold" in page
     assert "other" in page
+
+
+def test_show_refuses_a_run_of_other_data_or_another_stack(command, tiny, capsys):
+    command("train", "tiny_run", "--run-dir", "run", "--objective.noise-density", "0.3")
+    _, out = command("show", "span_corruption", "--run", "run")
+    assert (
+        "17 of weight 1" in out
+    )  # 12 noise tokens of 40, 4 or 5 sentinels, EOS: the run's density
+    corpus = Path(tiny.data.files[0])
+    before = corpus.read_text("utf-8"), corpus.stat()
+    try:
+        corpus.write_text(before[0] + "\n\nMore.", "utf-8")
+        assert main(["show", "span_corruption", "--run", "run"]) == 2
+    finally:
+        corpus.write_text(before[0], "utf-8")
+        os.utime(corpus, ns=(before[1].st_atime_ns, before[1].st_mtime_ns))
+    assert "was trained on the token store" in capsys.readouterr().err
+    with objectives.scope():
+
+        @objective
+        def masks_only(key, tokens, length, *, vocab):
+            noise = masks.iid(key, tokens, length, 0.5, vocab)
+            return rewrite.mask_tokens(tokens, noise, vocab)
+
+        assert main(["show", "masks_only", "--run", "run", "--text", "a b"]) == 2
+    assert "makes targets for the encoder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("args", [["list"], ["--help"], ["train", "--help"]])
+def test_a_reader_that_has_gone_is_no_error(args, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "jaxdenoise", *args]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_config_is_trained_arm_by_arm_and_compared(command, tmp_path):

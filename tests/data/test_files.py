@@ -124,6 +124,9 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "One"}\n')
     assert read(tmp_path / "a.txt") == ["One"]
     assert read(tmp_path / "a.jsonl") == ["One"]
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfab\xff")
+    with pytest.raises(UserError, match=r"byte 5 \(0xff\)"):
+        read(tmp_path / "a.txt")
 
 
 def test_half_a_surrogate_pair_is_a_bad_record(tmp_path):

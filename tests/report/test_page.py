@@ -147,6 +147,13 @@ def test_colours_come_from_the_page(run):
     assert not re.findall(r"(?:stroke|fill): #[0-9a-f]{6}", charts)
 
 
+def test_a_blank_whose_truth_is_not_known_is_shown(run):
+    results = json.loads(run.results.read_text("utf-8"))
+    results["sentences"] = [[{"text": "a "}, {"model": "guess"}]]
+    run.results.write_text(json.dumps(results), "utf-8")
+    assert "guess</mark>" in page_of(run)
+
+
 def test_a_run_under_way_has_a_page_too(run):
     run.results.unlink()
     run.gallery.unlink()
