@@ -104,7 +104,8 @@ def find_sentences(
     tokens = np.asarray(tokens[:200_000])
     ends = np.flatnonzero(tokens == tokenizer.separator_id)
     texts = [tokenizer.decode(document) for document in np.split(tokens, ends)]
-    found = sorted({" ".join(s.split()) for text in texts for s in _SENTENCE.findall(text)})
+    matches = {" ".join(match.split()) for text in texts for match in _SENTENCE.findall(text)}
+    found = sorted(match for match in matches if "--" not in match)  # a heading is no prose
     order = np.random.Generator(np.random.Philox(key=0)).permutation(len(found))
     sizes = {sentence: len(tokenizer.encode(sentence)) for sentence in found}
     fitting = [found[i] for i in order if sizes[found[i]] <= longest]
