@@ -75,7 +75,7 @@ def print_comparison(
 ) -> None:
     """Prints one line a run of an ablation."""
     table = Table(title=f"{ablation.title} ({ablation.source})", title_justify="left", box=None)
-    table.add_column("run")
+    table.add_column("run", overflow="fold")
     for name in ("loss (nats)", "bits/byte", "gap closed"):
         table.add_column(name, justify="right")
     for name, result in results.items():
