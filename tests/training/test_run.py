@@ -75,6 +75,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(tiny, backe
         train(with_batches(setup, InterruptedBatches), "tiny", broken, QUIET)
     assert 0 < stop.value.step < experiment.training.steps
     assert not broken.results.exists()
+    assert (broken.checkpoints / str(stop.value.step)).is_dir()  # no step is done twice
     again = train(build(experiment), "tiny", broken, QUIET)
     states = [final_state(setup, run) for run in (whole, broken)]
     jax.tree.map(np.testing.assert_array_equal, *states)
