@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from jaxdenoise.errors import require
+from jaxdenoise.errors import UserError, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +72,12 @@ class Vocabulary:
 
     def require_mask(self) -> int:
         """Returns `mask_id`; raises `UserError` if the vocabulary has none."""
-        require(
-            self.mask_id is not None,
-            "the vocabulary has no mask token, which this objective writes; add <mask> to the "
-            "tokenizer or choose an objective that writes sentinels",
-        )
-        return self.mask_id  # type: ignore[return-value]
+        if self.mask_id is None:
+            raise UserError(
+                "the vocabulary has no mask token, which this objective writes; add <mask> to the "
+                "tokenizer or choose an objective that writes sentinels"
+            )
+        return self.mask_id
 
     @cached_property
     def sentinel_number(self) -> dict[int, int]:

@@ -31,7 +31,7 @@ def greedy(
 
     Source: the decoding of Raffel et al. 2020, section 3.1.2.
     """
-    size = batch.encoder_input_tokens.shape[0]  # type: ignore[union-attr]
+    size = batch.inputs("encoder")[0].shape[0]
     encoded = model.encode(params, batch)
     ones = jnp.ones((size, length), jnp.int32)
 
@@ -42,7 +42,7 @@ def greedy(
     def extend(carry: tuple) -> tuple:
         step, outputs, ended = carry
         inputs = jnp.pad(outputs[:, :-1], ((0, 0), (1, 0)), constant_values=vocab.pad_id)
-        example = batch.replace(  # type: ignore[attr-defined]
+        example = batch.replace(  # type: ignore[attr-defined]  # flax.struct adds it
             decoder_input_tokens=inputs, decoder_segment_ids=ones, decoder_positions=None
         )
         logits = model.decode(params, encoded, example)[:, step]

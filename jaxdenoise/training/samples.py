@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -64,9 +65,7 @@ def fill_blanks(
         require(
             blanks <= sentinels, f"the text has {blanks} blanks; the tokenizer allows {sentinels}"
         )
-        numbers = iter(range(blanks))
-        named = _BLANK.sub(lambda _: f"<extra_id_{next(numbers)}>", text)  # noqa: B023
-        ids = tokenizer.encode(named, specials=True).tolist()
+        ids = tokenizer.encode(_number_blanks(text), specials=True).tolist()
         encoded.append([*ids, tokenizer.vocab.eos_id])
     return _fill(model, params, tokenizer, encoded, [{} for _ in encoded])
 
@@ -171,6 +170,12 @@ def _show_positions(
         "targets": _tokens(tokenizer, targets[noise], chosen, losses[noise]),
         "prediction": _tokens(tokenizer, predicted[noise], chosen),
     }
+
+
+def _number_blanks(text: str) -> str:
+    """Writes the blanks of a text as `<extra_id_0>`, `<extra_id_1>` and so on."""
+    numbers = itertools.count()
+    return _BLANK.sub(lambda _: f"<extra_id_{next(numbers)}>", text)
 
 
 def _fill(
