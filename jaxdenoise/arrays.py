@@ -6,6 +6,7 @@ Everything is written for one example; a batch is the same PyTree with B in fron
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -59,12 +60,56 @@ class NoiseSpans:
 
 
 @struct.dataclass
+class Visibility:
+    """Integers of each position that decide which keys a query sees in its own segment.
+
+    Key k is seen from query q when visible_at[k] <= sees_until[q], or when both are in one group.
+    This covers causal, prefix, bidirectional and block-causal attention, in packed rows too,
+    without a stored [T, T] mask.
+
+    Attributes:
+      visible_at: a key is seen by queries whose `sees_until` is at least this.
+      sees_until: see `visible_at`.
+      groups: positions that see each other whatever the others say; None for no groups.
+    """
+
+    visible_at: Int[AnyArray, "*B T"]
+    sees_until: Int[AnyArray, "*B T"]
+    groups: Int[AnyArray, "*B T"] | None = None
+
+    @classmethod
+    def bidirectional(cls, size: int) -> Visibility:
+        """Every position sees all of its segment."""
+        nowhere = jnp.zeros(size, jnp.int32)
+        return cls(nowhere, nowhere)
+
+    @classmethod
+    def causal(cls, size: int) -> Visibility:
+        """A position sees itself and what stands before it."""
+        place = jnp.arange(size)
+        return cls(place, place)
+
+    @classmethod
+    def prefix(cls, size: int, length: Scalar) -> Visibility:
+        """Causal, but the first `length` positions see each other."""
+        place = jnp.arange(size)
+        return cls(place, jnp.maximum(place, length - 1))
+
+
+@struct.dataclass
 class Example:
     """What a model is trained on: per stack inputs, targets and weights, where the stack exists.
 
     Segment ids are 1 for tokens and 0 for padding (2, 3, … for further documents in a packed
-    row). Positions are None where they simply count up. `count` is what the example divides by
-    when a loss is normalised by it: often, but not always, the number of targets.
+    row). Positions are None where they simply count up. Visibility is None where the stack's own
+    holds: an encoder is bidirectional, a decoder causal.
+
+    `*_selected` are the places of the positions that are predicted, as many as a row can have at
+    most, so that the model projects those alone on the vocabulary; None selects all. What a
+    target's weight is elsewhere is lost, and counted: `unselected`.
+
+    `count` is what the example divides by when a loss is normalised by it: often, but not always,
+    the number of targets.
     """
 
     encoder_input_tokens: Int[AnyArray, "*B T"] | None = None
@@ -72,11 +117,15 @@ class Example:
     encoder_loss_weights: Float[AnyArray, "*B T"] | None = None
     encoder_segment_ids: Int[AnyArray, "*B T"] | None = None
     encoder_positions: Int[AnyArray, "*B T"] | None = None
+    encoder_visibility: Visibility | None = None
+    encoder_selected: Int[AnyArray, "*B P"] | None = None
     decoder_input_tokens: Int[AnyArray, "*B S"] | None = None
     decoder_target_tokens: Int[AnyArray, "*B S"] | None = None
     decoder_loss_weights: Float[AnyArray, "*B S"] | None = None
     decoder_segment_ids: Int[AnyArray, "*B S"] | None = None
     decoder_positions: Int[AnyArray, "*B S"] | None = None
+    decoder_visibility: Visibility | None = None
+    decoder_selected: Int[AnyArray, "*B P"] | None = None
     count: Float[AnyArray, "*B"] | None = None
 
     def inputs(self, stack: str) -> tuple[AnyArray, AnyArray, AnyArray | None]:
@@ -95,7 +144,24 @@ class Example:
             raise ValueError(f"the example has no {stack} targets")
         return tokens, weights
 
-    def _fields(self, stack: str, *names: str) -> list[AnyArray | None]:
+    def predictions(self, stack: str) -> tuple[AnyArray, AnyArray]:
+        """Target tokens and loss weights of the selected positions, or of all."""
+        tokens, weights = self.targets(stack)
+        [selected] = self._fields(stack, "selected")
+        if selected is None:
+            return tokens, weights
+        take = functools.partial(jnp.take_along_axis, indices=selected, axis=-1)
+        return take(jnp.asarray(tokens)), take(jnp.asarray(weights))
+
+    def unselected(self, stack: str) -> Float[AnyArray, "*B"]:
+        """Targets that are lost because the selection has no room for them."""
+        counts = [
+            jnp.sum(jnp.asarray(weights) != 0, axis=-1, dtype=jnp.float32)
+            for weights in (self.targets(stack)[1], self.predictions(stack)[1])
+        ]
+        return counts[0] - counts[1]
+
+    def _fields(self, stack: str, *names: str) -> list[Any]:
         return [getattr(self, f"{stack}_{name}") for name in names]
 
 
@@ -130,12 +196,35 @@ class Rows:
 
 
 @struct.dataclass
+class Projection:
+    """From hidden states to logits: hidden · scale @ kernel + bias, in float32 as in T5X.
+
+    Attributes:
+      kernel: one column for each id.
+      bias: one number for each id, or None.
+      scale: of the hidden states.
+    """
+
+    kernel: Float[AnyArray, "width V"]
+    bias: Float[AnyArray, "V"] | None = None
+    scale: float = struct.field(pytree_node=False, default=1.0)
+
+    def __call__(self, hidden: Float[AnyArray, "*T width"]) -> Float[AnyArray, "*T V"]:
+        """The logits."""
+        dtype = wide(hidden.dtype)
+        rows = hidden.reshape(-1, hidden.shape[-1]).astype(dtype) * self.scale
+        logits = rows @ self.kernel.astype(dtype)
+        logits = logits if self.bias is None else logits + self.bias.astype(dtype)
+        return logits.reshape(*hidden.shape[:-1], -1)
+
+
+@struct.dataclass
 class LossTerms:
     """Sums that add up over positions, sequences, micro-batches and devices; divided once, last.
 
     Attributes:
-      loss: sum of weight · loss.
-      z_loss: sum of weight · log(Z)², already multiplied by its coefficient.
+      loss: sum of weight · (loss + z-loss): what is minimised, and what has a gradient.
+      z_loss: the part of it that is z-loss, its coefficient included; for looking at.
       correct: number of targets (positions of positive weight) predicted right.
       targets: number of targets.
       weight: sum of the weights.

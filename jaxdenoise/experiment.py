@@ -22,6 +22,7 @@ from typing import Any
 from jaxdenoise.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.objectives import ObjectiveConfig, configure
+from jaxdenoise.presets import shaped_as
 from jaxdenoise.registry import Registry
 
 BUILT_IN = "jaxdenoise.experiments"
@@ -150,22 +151,34 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
-    """Replaces fields by dotted name; `objective.name` goes through the registry first.
+    """Replaces fields by dotted name; names of an objective or a model go first.
 
     Values are parsed as the command line's flags are, so that one rule holds for both. `objective`
-    alone is short for `objective.name`.
+    alone is short for `objective.name`, `model` for `model.name`: a preset's shape, in which the
+    other fields are replaced.
 
     Raises:
-      UserError: a field that does not exist, or a value out of range.
+      UserError: a field or a name that does not exist, or a value out of range.
     """
     from jaxdenoise.flags import parse_flags, to_flags
 
     changes = dict(changes)
-    name = changes.pop("objective", None) or changes.pop("objective.name", None)
-    name = name[0] if isinstance(name, list) else name
+    name = _take_name(changes, "objective")
     if name is not None and name != experiment.objective.name:
         experiment = dataclasses.replace(experiment, objective=configure(name))
+    name = _take_name(changes, "model")
+    if name is not None:
+        experiment = dataclasses.replace(experiment, model=shaped_as(name, experiment.model))
     return parse_flags(experiment, to_flags(changes))
+
+
+def _take_name(changes: dict[str, Any], section: str) -> str | None:
+    """Takes a section's name, given as `section` or `section.name`, out of `changes`, if any."""
+    name = changes.pop(section, None) or changes.pop(f"{section}.name", None)
+    if isinstance(name, list):
+        require(len(name) == 1, f"--{section} takes one name, not {len(name)}")
+        name = name[0]
+    return None if name is None else str(name)
 
 
 def bundled(name: str) -> Path:

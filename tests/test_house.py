@@ -15,7 +15,7 @@ PACKAGE = Path(jaxdenoise.__file__).parent
 ORDER = [
     {"errors"},
     {"registry", "config", "keys", "vocabulary"},
-    {"arrays", "tokenizer"},
+    {"arrays", "tokenizer", "presets"},
     {"corruption", "losses"},
     {"model", "optim", "objectives"},
     {"flags"},

@@ -14,10 +14,11 @@ from jaxdenoise.data.corpora import corpora
 from jaxdenoise.experiment import experiments, load_experiments
 from jaxdenoise.flags import refuse_others, split_flags
 from jaxdenoise.objectives import objectives
+from jaxdenoise.presets import Preset, presets
 
 USAGE = """usage: jaxdenoise list [CONFIG] [--module NAME]
 
-Lists experiments, objectives, configs and corpora; or the runs of one config.
+Lists experiments, objectives, models, configs and corpora; or the runs of one config.
 """
 
 
@@ -37,10 +38,23 @@ def run(args: Sequence[str]) -> int:
         return 0
     _print("experiments", {n: experiments[n].__doc__ for n in experiments.names()}, console)
     _print("objectives", {n: objectives[n].__doc__ for n in objectives.names()}, console)
+    _print("models", {n: _shape(presets[n]) for n in presets.names()}, console)
     configs = {name: load_ablation(path) for name, path in config_files().items()}
     _print("configs", {name: f"{c.title}: {c.source}" for name, c in configs.items()}, console)
     _print("corpora", {n: corpora[n].__doc__ for n in corpora.names()}, console)
     return 0
+
+
+def _shape(preset: Preset) -> str:
+    """Such as "encoder_decoder, 12 + 12 × 768, 248M parameters": layers × width."""
+    config, millions = preset.config, preset.parameters / 1e6
+    layers = {
+        "encoder_decoder": f"{config.encoder_layers} + {config.decoder_layers}",
+        "encoder": f"{config.encoder_layers}",
+        "decoder": f"{config.decoder_layers}",
+    }[config.architecture]
+    count = f"{millions:.0f}M" if millions < 1000 else f"{millions / 1000:.1f}B"
+    return f"{config.architecture}, {layers} × {config.width}, {count} parameters"
 
 
 def _print(title: str, entries: dict[str, str | None], console: Console) -> None:

@@ -1,9 +1,13 @@
-"""jaxdenoise show OBJECTIVE [--text …]: see a corruption, and with a run every token's loss."""
+"""jaxdenoise show OBJECTIVE [--text …]: see a corruption, every token's loss, what gradients reach.
+
+Losses need a run; gradients take its model, or a fresh small one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
@@ -14,13 +18,25 @@ from jaxdenoise.flags import parse_flags, split_flags, take_single
 from jaxdenoise.objectives import ObjectiveConfig, objectives
 from jaxdenoise.training.run_directory import open_run
 
-USAGE = """usage: jaxdenoise show OBJECTIVE [--text "…"] [--run RUN] [--objective.FIELD value …]
+if TYPE_CHECKING:
+    from jaxdenoise.arrays import Example
+    from jaxdenoise.model.model import Model
+    from jaxdenoise.vocabulary import Vocabulary
+
+USAGE = """usage: jaxdenoise show OBJECTIVE [--text "…"] [--run RUN] [--gradients ROUTING]
+                       [--objective.FIELD value …]
 
 Shows what an objective makes of a text: source, inputs, targets, weights. With the directory of a
 run, its tokenizer and model are used and every target gets its loss; without a text, the first rows
-are shown that the run was trained on. `--module NAME` imports one of yours first; `jaxdenoise show
-OBJECTIVE --help` lists all flags.
+are shown that the run was trained on. `--gradients full` (or output_only, encoder, decoder) draws
+which positions, layers and parameters receive gradient from which targets, in the run's model or a
+fresh one. `--module NAME` imports one of yours first; `jaxdenoise show OBJECTIVE --help` lists all
+flags.
 """
+FRESH_WIDTH, FRESH_LAYERS = 64, 3  # of the model whose gradients are drawn without a run
+FRESH = f"""
+A fresh {{}} of {FRESH_LAYERS} layers, width {FRESH_WIDTH}, seed {{}}: it tells what flows where, \
+not how much in training."""
 SENTENCE = "Thank you for inviting me to your party last week, it was a pleasure to be there."
 
 
@@ -34,7 +50,9 @@ class ShowOptions:
       run: a run's directory: use its tokenizer, and give every target's loss.
       tokenizer: otherwise the corpus, or the path of a tokenizer.json.
       draws: how many corruptions of the text, each from its own key; or how many rows.
-      seed: of the draws of a text.
+      seed: of the draws of a text, and of a fresh model.
+      gradients: draw what receives gradient from which targets; `training.gradients` says what the
+        names mean.
       module: Python modules that register objectives of your own.
     """
 
@@ -44,6 +62,7 @@ class ShowOptions:
     tokenizer: str = "pydocs"
     draws: int = 1
     seed: int = 0
+    gradients: Literal["full", "output_only", "encoder", "decoder"] | None = None
     module: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -78,7 +97,7 @@ def _show(options: ShowOptions, console: Console) -> None:
     from jaxdenoise.arrays import Rows
     from jaxdenoise.data.store import load_tokenizer, prepare
     from jaxdenoise.model.model import build_model
-    from jaxdenoise.report.display import render_example
+    from jaxdenoise.report.display import render_example, render_gradients
     from jaxdenoise.training.run import restore_params
     from jaxdenoise.training.setup import build, check_targets
     from jaxdenoise.training.step import corrupt, token_losses
@@ -100,13 +119,40 @@ def _show(options: ShowOptions, console: Console) -> None:
             seed=options.seed,
         )
     batch = corrupt(objective, rows)
-    losses = None
+    model = params = losses = None
     if opened:
         model = build_model(opened[2].model, tokenizer.vocab)
         check_targets(objective, model, rows.tokens.shape[-1])
-        losses = np.asarray(token_losses(model, restore_params(opened[0], opened[2], model), batch))
+        params = restore_params(opened[0], opened[2], model)
+        losses = np.asarray(token_losses(model, params, batch))
+    elif options.gradients is not None:
+        model = _fresh_model(batch, tokenizer.vocab)
+    if options.gradients is not None and model is not None:
+        model.check(batch, options.gradients)  # before anything is printed
+        params = model.init(jax.random.key(options.seed)) if params is None else params
     for draw in range(len(rows.lengths)):
         example = jax.tree.map(lambda x, draw=draw: np.asarray(x[draw]), batch)
         if draw:
             console.rule(style="dim")
         console.print(render_example(example, tokenizer, None if losses is None else losses[draw]))
+        if options.gradients is not None and model is not None:
+            fresh = FRESH.format(model.config.architecture, options.seed)
+            console.print("" if opened else fresh, style="dim")
+            routing, width = options.gradients, console.width
+            console.print(
+                render_gradients(
+                    model, params, example, tokenizer=tokenizer, gradients=routing, width=width
+                )
+            )
+
+
+def _fresh_model(batch: Example, vocab: Vocabulary) -> Model:
+    """A small model of the architecture that the examples are for."""
+    from jaxdenoise.model import model as models
+
+    size = {"width": FRESH_WIDTH, "layers": FRESH_LAYERS}
+    if batch.decoder_target_tokens is None:
+        return models.encoder(vocab=vocab, **size)
+    if batch.encoder_input_tokens is None:
+        return models.decoder(vocab=vocab, positions="rotary", **size)
+    return models.encoder_decoder(vocab=vocab, **size)

@@ -83,6 +83,18 @@ def noise_count_table(
     return table
 
 
+@functools.lru_cache
+def exact_count_table(raw_length: int, noise_density: float) -> np.ndarray:
+    """Int32[L + 1]: max(1, round(n · density)) noise tokens of n up to L; none of none.
+
+    Source: Devlin et al. 2019; google-research/bert, create_pretraining_data.py.
+    """
+    counts = [max(round(n * noise_density), 1) for n in range(raw_length + 1)]
+    table = np.array([0, *counts[1:]], np.int32)
+    table.setflags(write=False)
+    return table
+
+
 def max_spans(raw_length: int, noise_density: float, mean_noise_span_length: float) -> int:
     """The most noise spans in any row of at most `raw_length` tokens."""
     return int(noise_count_table(raw_length, noise_density, mean_noise_span_length)[:, 1].max())

@@ -49,6 +49,31 @@ def iid(
     return drawn & maskable
 
 
+def exact(
+    key: Key, tokens: Tokens, length: Scalar, noise_density: float, vocab: Vocabulary
+) -> NoiseMask:
+    """Marks max(1, round(n · density)) of a row's n ordinary tokens, all choices equally likely.
+
+    A row without ordinary tokens has no noise. Arguments, errors and source as in `iid`.
+
+    Example:
+      >>> vocab = Vocabulary.with_sentinels(size=1000)
+      >>> int(exact(jax.random.key(0), jnp.arange(10, 30), 20, 0.15, vocab).sum())
+      3
+    """
+    require(0 <= noise_density <= 1, f"noise_density is {noise_density}; it must be in [0, 1]")
+    size = tokens.shape[-1]
+    maskable = ~jnp.asarray(vocab.is_special)[tokens] & (jnp.arange(size) < length)
+    number = jnp.asarray(lengths.exact_count_table(size, noise_density))[jnp.sum(maskable)]
+    order = jnp.argsort(jnp.where(maskable, jax.random.uniform(key, (size,)), 2.0))
+    return jnp.zeros(size, bool).at[order].set(jnp.arange(size) < number)
+
+
+def ordinary_ids(key: Key, size: int, vocab: Vocabulary) -> Int[AnyArray, "L"]:
+    """Random ids that stand for text, each as likely as any other: Int[size]."""
+    return jax.random.choice(key, jnp.asarray(vocab.ordinary_ids, jnp.int32), (size,))
+
+
 def random_spans(
     key: Key, size: int, length: Scalar, noise_density: float, mean_noise_span_length: float
 ) -> NoiseSpans:

@@ -9,15 +9,23 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Int
 
-from jaxdenoise.arrays import AnyArray, Example, NoiseMask, NoiseSpans, Scalar, Tokens
+from jaxdenoise.arrays import (
+    AnyArray,
+    Example,
+    NoiseMask,
+    NoiseSpans,
+    Scalar,
+    Tokens,
+    Visibility,
+)
 from jaxdenoise.corruption import lengths
 from jaxdenoise.vocabulary import Vocabulary
 
 Output = Int[AnyArray, "T"]
 
 
-def tokens_to_mask(tokens: Tokens, noise: NoiseMask, mask_id: int) -> Tokens:
-    """Replaces each noise token by `mask_id`.
+def tokens_to_mask(tokens: Tokens, noise: NoiseMask, mask_id: int | Tokens) -> Tokens:
+    """Replaces each noise token by `mask_id`, or by ids given for each position.
 
     Example:
       >>> noise = jnp.array([1, 1, 0, 0, 1, 0], bool)
@@ -27,18 +35,88 @@ def tokens_to_mask(tokens: Tokens, noise: NoiseMask, mask_id: int) -> Tokens:
     return jnp.where(noise, mask_id, tokens)
 
 
-def mask_tokens(tokens: Tokens, noise: NoiseMask, vocab: Vocabulary) -> Example:
+def mask_tokens(
+    tokens: Tokens, noise: NoiseMask, vocab: Vocabulary, capacity: int | None = None
+) -> Example:
     """The encoder's example of masked language modelling: mask the noise, predict it there.
+
+    Args:
+      tokens: Int[L].
+      noise: Bool[L].
+      vocab: with a mask token.
+      capacity: the most noise tokens that are predicted; see `select`. None for all positions.
 
     Raises:
       UserError: the vocabulary has no mask token.
 
     Source: Devlin et al. 2019, section 3.1, without the random and the kept tokens.
     """
+    masked = tokens_to_mask(tokens, noise, vocab.require_mask())
+    return encoder_example(masked, tokens, noise, capacity)
+
+
+def encoder_example(
+    inputs: Tokens, targets: Tokens, predicted: NoiseMask, capacity: int | None = None
+) -> Example:
+    """An encoder that predicts `targets` where `predicted`; `capacity` as in `mask_tokens`."""
+    weights = predicted.astype(jnp.float32)
     return Example(
-        encoder_input_tokens=tokens_to_mask(tokens, noise, vocab.require_mask()),
-        encoder_target_tokens=tokens,
-        encoder_loss_weights=noise.astype(jnp.float32),
+        encoder_input_tokens=inputs,
+        encoder_target_tokens=targets,
+        encoder_loss_weights=weights,
+        encoder_selected=None if capacity is None else select(predicted, capacity),
+    )
+
+
+def select(predicted: NoiseMask, capacity: int) -> Int[AnyArray, "P"]:
+    """Places of the predicted positions, in order, then of others until there are `capacity`.
+
+    The model projects these alone on the vocabulary, and under `output_only` gradients trains
+    these alone. What does not fit is lost, and counted by the training step.
+
+    Example:
+      >>> select(jnp.array([0, 0, 1, 0, 1], bool), 3).tolist()
+      [2, 4, 0]
+    """
+    return jnp.argsort(~predicted, stable=True)[:capacity].astype(jnp.int32)
+
+
+def decoder_example(
+    tokens: Tokens,
+    length: Scalar,
+    predicted: NoiseMask,
+    vocab: Vocabulary,
+    *,
+    visibility: Visibility | None = None,
+    capacity: int | None = None,
+) -> Example:
+    """A lone decoder that reads a row and predicts it, where `predicted`.
+
+    Position t reads token t − 1, the first one padding, and predicts token t.
+
+    Args:
+      tokens: Int[L].
+      length: Int[], real tokens; nothing past them is predicted.
+      predicted: Bool[L].
+      vocab: for padding.
+      visibility: of the positions; causal if None.
+      capacity: the most tokens that are predicted; see `select`. None for all positions.
+
+    Example:
+      >>> predicted = jnp.array([0, 0, 1, 1], bool)
+      >>> example = decoder_example(jnp.arange(7, 11), 3, predicted, Vocabulary(size=20))
+      >>> example.decoder_input_tokens.tolist(), example.decoder_loss_weights.tolist()
+      ([0, 7, 8, 9], [0.0, 0.0, 1.0, 0.0])
+    """
+    real = jnp.arange(tokens.shape[-1]) < length
+    predicted = predicted & real
+    return Example(
+        decoder_input_tokens=shift_right(tokens, vocab),
+        decoder_target_tokens=tokens,
+        decoder_loss_weights=predicted.astype(jnp.float32),
+        decoder_segment_ids=real.astype(jnp.int32),
+        decoder_visibility=visibility,
+        decoder_selected=None if capacity is None else select(predicted, capacity),
     )
 
 

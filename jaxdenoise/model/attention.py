@@ -1,137 +1,47 @@
-"""Attention for one example: who sees whom from integers, T5's relative bias, the products.
+"""Attention for one example: who sees whom from integers, and the products.
 
-No [T, T] mask is stored: every position carries a segment and two integers, and key k is seen
-from query q when both are in one segment and visible_at[k] <= sees_until[q]. That covers causal,
-prefix and bidirectional attention, in packed rows too.
+Each of a stack's streams (`streams`) has its own queries; all see the keys of all.
 """
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import struct
+import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxdenoise.arrays import AnyArray, wide
 from jaxdenoise.config import ModelConfig
-from jaxdenoise.model.layers import FAN_IN, Dropout, Hidden, dense, query_init
+from jaxdenoise.model.layers import Hidden, Initializer, Layer, dense, matrix_init, rms_norm
+from jaxdenoise.model.positions import rotate
+from jaxdenoise.model.streams import Reach, Sight, Streams, Surroundings
 
-HIDDEN_LOGIT = -1e9  # finite, so that a position which sees nothing gives no NaN
+HIDDEN_LOGIT = -1e9  # finite, so that a query which sees nothing gives no NaN
 
-
-@struct.dataclass
-class Visibility:
-    """Integers of each position that decide which keys a query sees.
-
-    Attributes:
-      segment_ids: 0 for padding, 1, 2, … for documents.
-      visible_at: a key is seen by queries whose `sees_until` is at least this.
-      sees_until: see `visible_at`.
-    """
-
-    segment_ids: Int[AnyArray, "T"]
-    visible_at: Int[AnyArray, "T"]
-    sees_until: Int[AnyArray, "T"]
-
-    @classmethod
-    def bidirectional(cls, segment_ids: Int[AnyArray, "T"]) -> Visibility:
-        """Every position of a segment sees all of it."""
-        nowhere = jnp.zeros_like(segment_ids)
-        return cls(segment_ids, nowhere, nowhere)
-
-    @classmethod
-    def causal(cls, segment_ids: Int[AnyArray, "T"]) -> Visibility:
-        """A position sees itself and what stands before it in its segment."""
-        place = jnp.arange(segment_ids.shape[-1])
-        return cls(segment_ids, place, place)
+Heads = Float[AnyArray, "H _ D"]
 
 
-def visible(queries: Visibility, keys: Visibility) -> Bool[AnyArray, "Tq Tk"]:
-    """True where the key is seen from the query."""
-    same_segment = queries.segment_ids[:, None] == keys.segment_ids
-    return same_segment & (keys.visible_at <= queries.sees_until[:, None])
-
-
-def relative_bucket(
-    distance: Int[AnyArray, "*N"], *, bidirectional: bool, buckets: int, max_distance: int
-) -> Int[AnyArray, "*N"]:
-    """T5's bucket of a distance key − query: exact when near, logarithmic when far.
+def visible(
+    queries: Sight, keys: Sight, window: Int[AnyArray, ""] | None = None
+) -> Bool[AnyArray, "Tq Tk"]:
+    """True where the key is seen from the query.
 
     Args:
-      distance: key position − query position.
-      bidirectional: whether keys behind the query have buckets of their own (half of them);
-        otherwise they share bucket 0, being hidden.
-      buckets: how many.
-      max_distance: all distances from here on share the last bucket.
-
-    Source: Raffel et al. 2020, section 2.1; mesh_tensorflow transformer_layers,
-    _relative_position_bucket.
-
-    Example:
-      >>> relative_bucket(jnp.array([-200, -9, -1, 0, 1, 9]), bidirectional=True, buckets=32,
-      ...                 max_distance=128).tolist()
-      [15, 8, 1, 0, 17, 24]
+      queries: sight of the queries.
+      keys: sight of the keys.
+      window: positions that a query sees around it, half of them to either side; None for all.
     """
-    back = -distance
-    offset = 0
-    if bidirectional:
-        buckets //= 2
-        offset = jnp.where(back < 0, buckets, 0)
-        back = jnp.abs(back)
-    else:
-        back = jnp.maximum(back, 0)
-    exact = buckets // 2
-    ratio = jnp.log(jnp.maximum(back, 1) / exact) / math.log(max_distance / exact)
-    far = exact + (ratio * (buckets - exact)).astype(jnp.int32)
-    return offset + jnp.where(back < exact, back, jnp.minimum(far, buckets - 1))
-
-
-class RelativeBias(nn.Module):
-    """T5's learned bias on attention logits, one table shared by all layers of a stack."""
-
-    config: ModelConfig
-    bidirectional: bool
-
-    @nn.compact
-    def __call__(
-        self, length: int, positions: Int[AnyArray, "T"] | None = None
-    ) -> Float[AnyArray, "H T T"]:
-        config = self.config
-        table = self.param(
-            "table",
-            nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
-            (config.relative_buckets, config.heads),
-            jnp.float32,
-        )
-
-        def bucket(distance: Int[AnyArray, "*N"]) -> Int[AnyArray, "*N"]:
-            return relative_bucket(
-                distance,
-                bidirectional=self.bidirectional,
-                buckets=config.relative_buckets,
-                max_distance=config.relative_max_distance,
-            )
-
-        if positions is not None:
-            return jnp.moveaxis(table[bucket(positions - positions[:, None])], -1, 0)
-        # Distances 0 … length − 1, then −length … −1: index d mod 2·length.
-        distance = jnp.concatenate([jnp.arange(length), jnp.arange(-length, 0)])
-        return _unroll_distances(table[bucket(distance)].T, length)
-
-
-def _unroll_distances(by_distance: Float[AnyArray, "H P"], length: int) -> Float[AnyArray, "H T T"]:
-    """out[h, q, k] = by_distance[h, (k − q) mod P] with P = 2·length, without a gather.
-
-    A row repeated and cut one element short each time shifts by one; so the gradient is a padded
-    sum, where that of a gather would scatter length² numbers and cost as much as attention.
-    """
-    heads, period = by_distance.shape
-    repeated = jnp.broadcast_to(by_distance[:, None], (heads, length, period))
-    shifted = repeated.reshape(heads, -1)[:, : length * (period - 1)]
-    return shifted.reshape(heads, length, period - 1)[:, :, :length]
+    same_segment = queries.segment_ids[:, None] == keys.segment_ids
+    asks, shows = queries.visibility, keys.visibility
+    seen = shows.visible_at <= asks.sees_until[:, None]
+    if asks.groups is not None and shows.groups is not None:
+        seen |= asks.groups[:, None] == shows.groups
+    if window is not None:
+        seen &= jnp.abs(keys.positions - queries.positions[:, None]) <= window // 2
+    return same_segment & seen
 
 
 def attend(
@@ -141,21 +51,23 @@ def attend(
     seen: Bool[AnyArray, "Tq Tk"],
     bias: Float[AnyArray, "H Tq Tk"] | None = None,
 ) -> tuple[Float[AnyArray, "H Tq D"], Float[AnyArray, "H Tq"]]:
-    """softmax(q·kᵀ + bias)·v over the keys that are seen, unscaled as in T5, softmax in float32.
+    """softmax(q·kᵀ + bias)·v over the keys that are seen, unscaled, softmax in float32.
 
     The division by the softmax's sum comes after the product with the values: D numbers a query
     to divide instead of Tk.
 
     Returns:
-      The output, and the largest logit of each query (no gradient).
+      The output, 0 for a query that sees nothing, and the largest logit of each query (no
+      gradient).
     """
     logits = jnp.einsum("hqd,hkd->hqk", query, key, preferred_element_type=wide(query.dtype))
     if bias is not None:
         logits = _add_bias(logits, bias)
     logits = jnp.where(seen, logits, HIDDEN_LOGIT)
-    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, initial=HIDDEN_LOGIT / 2))
     weights = jnp.exp(logits - largest[..., None])
     total = jnp.sum(weights, axis=-1, keepdims=True)
+    total = jnp.where(total > 0, total, 1)
     summed = jnp.einsum("hqk,hkd->hqd", weights.astype(value.dtype), value)
     return (summed.astype(total.dtype) / total).astype(value.dtype), largest
 
@@ -197,53 +109,131 @@ def _add_shared_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, 
 _add_shared_bias.defvjp(_add_shared_bias_forward, _add_shared_bias_backward)
 
 
-class Attention(nn.Module):
-    """Multi-head attention of `x` on itself, or on `memory`; no biases, no 1/√d.
+class Attention(Layer):
+    """Multi-head attention of every stream on all of them, on the memory, or on both at once.
 
-    Source: Vaswani et al. 2017; Raffel et al. 2020, section 2.1.
+    Source: Vaswani et al. 2017; Ainslie et al. 2023 (grouped queries); Henry et al. 2020 (QK
+    norm); T5Gemma 2, 2025 (merged: the memory's keys are not rotated).
     """
 
-    config: ModelConfig
+    kind: str = "self"
+    """"self", "cross" (on the memory) or "merged" (both in one softmax)."""
 
     @nn.compact
-    def __call__(
+    def __call__(self, streams: Streams, around: Surroundings, reach: Reach) -> Streams:
+        weights = self._weights()
+        own = [weights] + [jax.lax.stop_gradient(weights)] * (len(streams) - 1)
+        names = ("query",) if self.kind == "cross" else ("query", "key", "value")
+        rotated = self.kind != "cross" or self.config.continued_positions
+        parts = [
+            self._project(x, kernels, names, sight.positions if rotated else None, reach)
+            for x, kernels, sight in zip(streams, own, around.sights, strict=True)
+        ]
+        key, value, places = self._asked([part[1:] for part in parts], weights, around, reach)
+        outputs, peaks = [], []
+        for number, (query, *_) in enumerate(parts):
+            if number:  # context: nothing flows back from it
+                key, value = jax.lax.stop_gradient(key), jax.lax.stop_gradient(value)
+            asking = around.sights[number]
+            bias = None if self.kind == "cross" else around.biases[number]
+            seen = [visible(asking, sight, window) for sight, window in places]
+            output, largest = attend(query, key, value, jnp.concatenate(seen, axis=1), bias)
+            peaks.append(jnp.max(jnp.where(asking.segment_ids > 0, largest, HIDDEN_LOGIT)))
+            joined = jnp.moveaxis(output, 0, 1).reshape(output.shape[1], -1)
+            outputs.append(_affine(joined, own[number], "out"))
+        self.sow("intermediates", "max_logit", jnp.max(jnp.stack(peaks)))
+        return tuple(outputs)
+
+    def _asked(
+        self,
+        pairs: list[list[Heads]],
+        weights: dict[str, jax.Array],
+        around: Surroundings,
+        reach: Reach,
+    ) -> tuple[Heads, Heads, list[tuple[Sight, AnyArray | None]]]:
+        """The keys and values that every query asks, and where they stand: sights and windows."""
+        pairs = [pair for pair in pairs if pair]
+        places: list[Any] = [(s, reach.window) for s in around.sights] if pairs else []
+        if pairs and around.live is not None:
+            pairs[0] = [_stop_except(around.live, x) for x in pairs[0]]
+        if self.kind != "self":
+            assert around.memory is not None
+            assert around.memory_sight is not None
+            positions = around.memory_sight.positions if self.config.continued_positions else None
+            names = ("key", "value")
+            pairs.append(self._project(around.memory, weights, names, positions, reach))
+            places.append((around.memory_sight, None))
+        joined = [jnp.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True)]
+        key, value = joined if len(pairs) > 1 else pairs[0]
+        return key, value, places
+
+    def _weights(self) -> dict[str, jax.Array]:
+        """Kernels by name; biases and norms where the model has them."""
+        config = self.config
+        inner, grouped = (n * config.head_width for n in (config.heads, config.query_groups))
+        columns = {"query": inner, "key": grouped, "value": grouped, "out": config.width}
+        weights = {}
+        for name, size in columns.items():
+            rows = inner if name == "out" else config.width
+            init = query_init(config) if name == "query" else matrix_init(config)
+            weights[name] = self.computed(self.weight(name, init, (rows, size)))
+            if config.biases:
+                bias = self.weight(f"{name}_bias", nn.initializers.zeros, (size,))
+                weights[f"{name}_bias"] = self.computed(bias)
+        for name in ("query_norm", "key_norm") if config.qk_norm else ():
+            weights[name] = self.weight(name, nn.initializers.ones, (config.head_width,))
+        return weights
+
+    def _project(
         self,
         x: Hidden,
-        queries: Visibility,
-        keys: Visibility,
-        *,
-        memory: Float[AnyArray, "Tk width"] | None = None,
-        bias: Float[AnyArray, "H Tq Tk"] | None = None,
-    ) -> Hidden:
+        weights: dict[str, jax.Array],
+        names: tuple[str, ...],
+        positions: Int[AnyArray, "T"] | None,
+        reach: Reach,
+    ) -> list[Heads]:
+        """Queries, keys or values by head; one product for all is faster than one for each."""
+        kernels = [weights[name] for name in names]
+        product = dense(x, jnp.concatenate(kernels, axis=1) if len(names) > 1 else kernels[0])
+        ends = np.cumsum([kernel.shape[1] for kernel in kernels])[:-1]
+        parts = zip(names, jnp.split(product, ends, axis=1), strict=True)
+        return [self._by_head(name, part, weights, positions, reach) for name, part in parts]
+
+    def _by_head(
+        self,
+        name: str,
+        part: Float[AnyArray, "T columns"],
+        weights: dict[str, jax.Array],
+        positions: Int[AnyArray, "T"] | None,
+        reach: Reach,
+    ) -> Heads:
+        """Bias, heads, norm, rotation, scale; keys and values once for each query's head."""
         config = self.config
-        inner = config.heads * config.head_width
-
-        def kernel(name: str, init: nn.initializers.Initializer = FAN_IN) -> jax.Array:
-            return self.param(name, init, (config.width, inner), jnp.float32).astype(x.dtype)
-
-        projections = [
-            kernel("query", query_init(config.head_width)),
-            kernel("key"),
-            kernel("value"),
-        ]
-        if memory is None:  # one product for all three is faster than three
-            query, key, value = jnp.split(dense(x, jnp.concatenate(projections, axis=1)), 3, axis=1)
-        else:
-            query = dense(x, projections[0])
-            key, value = jnp.split(
-                dense(memory, jnp.concatenate(projections[1:], axis=1)), 2, axis=1
-            )
-        output, largest = attend(
-            *(_split_heads(part, config.heads) for part in (query, key, value)),
-            seen=visible(queries, keys),
-            bias=bias,
-        )
-        real = queries.segment_ids > 0
-        self.sow("intermediates", "max_logit", jnp.max(jnp.where(real, largest, HIDDEN_LOGIT)))
-        joined = jnp.moveaxis(output, 0, 1).reshape(x.shape[0], inner)
-        out = self.param("out", FAN_IN, (inner, config.width), jnp.float32).astype(x.dtype)
-        return Dropout(config)(dense(joined, out))
+        part = part + weights[f"{name}_bias"] if config.biases else part
+        part = jnp.moveaxis(part.reshape(part.shape[0], -1, config.head_width), 1, 0)
+        if config.qk_norm and name != "value":
+            part = rms_norm(part, weights[f"{name}_norm"], config.norm_epsilon)
+        if config.positions == "rotary" and positions is not None and name != "value":
+            part = rotate(part, positions, reach.base)
+        if name == "query":
+            return part * config.head_width**-0.5 if config.scaled_attention else part
+        return jnp.repeat(part, config.heads // config.query_groups, axis=0)
 
 
-def _split_heads(x: Float[AnyArray, "T inner"], heads: int) -> Float[AnyArray, "H T D"]:
-    return jnp.moveaxis(x.reshape(x.shape[0], heads, -1), 1, 0)
+def query_init(config: ModelConfig) -> Initializer:
+    """T5's small query, which makes up for attention without 1/√d.
+
+    Source: t5x/examples/t5/layers.py; without it a small model hardly leaves the unigram.
+    """
+    if config.scaled_attention or config.qk_norm or config.initial_scale is not None:
+        return matrix_init(config)
+    return nn.initializers.variance_scaling(1.0 / config.head_width, "fan_in", "truncated_normal")
+
+
+def _affine(x: Float[AnyArray, "T rows"], weights: dict[str, jax.Array], name: str) -> Hidden:
+    product = dense(x, weights[name])
+    return product + weights[f"{name}_bias"] if f"{name}_bias" in weights else product
+
+
+def _stop_except(live: Bool[AnyArray, "T"], x: Heads) -> Heads:
+    return jnp.where(live[:, None], x, jax.lax.stop_gradient(x))

@@ -1,9 +1,16 @@
 """Linen layers for one example, [T, width]; batches come from `jax.vmap` over the whole model.
 
 So each example has its own dropout key, and padding or batch size never reach its randomness.
+
+A layer may be applied `frozen`: with the same parameters, stopped. Positions that are only context
+run so under `output_only` gradients; see `transformer`.
 """
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,20 +21,20 @@ from jaxdenoise.arrays import AnyArray, wide
 from jaxdenoise.config import ModelConfig
 
 Hidden = Float[AnyArray, "T width"]
+Initializer = nn.initializers.Initializer
 
-FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-
-
-def query_init(head_width: int) -> nn.initializers.Initializer:
-    """The small query of T5, which makes up for attention without 1/√d.
-
-    Source: t5x/examples/t5/layers.py; without it a small model hardly leaves the unigram.
-    """
-    return nn.initializers.variance_scaling(1.0 / head_width, "fan_in", "truncated_normal")
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "relu": nn.relu,
+    "silu": nn.silu,
+}
 
 
 @jax.custom_batching.custom_vmap
-def dense(x: Float[AnyArray, "T rows"], kernel: Float[AnyArray, "rows columns"]) -> Hidden:
+def dense(
+    x: Float[AnyArray, "T rows"], kernel: Float[AnyArray, "rows columns"]
+) -> Float[AnyArray, "T columns"]:
     """X @ kernel; vmapped over a batch, one product of [B · T, rows].
 
     `jax.vmap` alone would make the kernel's gradient a contraction over two axes, batch and
@@ -47,48 +54,114 @@ def _dense_of_batch(
     return (rows @ kernel).reshape(size, x.shape[1], -1), True
 
 
-class RMSNorm(nn.Module):
-    """x / rms(x) · scale, in float32.
-
-    Source: Zhang and Sennrich 2019; Raffel et al. 2020, section 2.1.
-    """
+class Layer(nn.Module):
+    """A module whose parameters can be taken as they are or stopped."""
 
     config: ModelConfig
 
+    def weight(
+        self, name: str, init: Initializer, shape: tuple[int, ...], *, frozen: bool = False
+    ) -> jax.Array:
+        """The parameter of that name, float32 when fresh."""
+        value = self.param(name, init, shape, jnp.float32)
+        return jax.lax.stop_gradient(value) if frozen else value
+
+    def kernel(self, name: str, rows: int, columns: int, *, frozen: bool = False) -> jax.Array:
+        """A matrix [rows, columns], in the compute dtype."""
+        init = matrix_init(self.config)
+        return self.computed(self.weight(name, init, (rows, columns), frozen=frozen))
+
+    def offset(self, name: str, x: AnyArray, *, frozen: bool = False) -> AnyArray:
+        """X plus the bias of that name, where the model has biases."""
+        if not self.config.biases:
+            return x
+        bias = self.weight(name, nn.initializers.zeros, x.shape[-1:], frozen=frozen)
+        return x + self.computed(bias)
+
+    def computed(self, value: jax.Array) -> jax.Array:
+        """The value in the compute dtype."""
+        return value.astype(self.config.compute_dtype)
+
+
+def matrix_init(config: ModelConfig) -> Initializer:
+    """Fresh matrices: normal with the config's scale, or T5's by fan-in."""
+    if config.initial_scale is not None:
+        return nn.initializers.normal(config.initial_scale)
+    return nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+
+def embedding_init(config: ModelConfig) -> Initializer:
+    """Fresh embeddings: normal with the config's scale, or T5's of deviation 1."""
+    return nn.initializers.normal(config.initial_scale or 1.0)
+
+
+def rms_norm(
+    x: Float[AnyArray, "... width"], scale: Float[AnyArray, "width"], epsilon: float
+) -> AnyArray:
+    """X / √(mean(x²) + ε) · scale, in float32 whatever comes in.
+
+    Source: Zhang and Sennrich 2019.
+    """
+    precise = x.astype(wide(x.dtype))
+    inverse = jax.lax.rsqrt(jnp.mean(precise**2, axis=-1, keepdims=True) + epsilon)
+    return (precise * inverse * scale).astype(x.dtype)
+
+
+class Norm(Layer):
+    """RMSNorm, or LayerNorm: (x − mean) / deviation · scale + bias. In float32 inside.
+
+    Source: Zhang and Sennrich 2019; Ba et al. 2016.
+    """
+
     @nn.compact
-    def __call__(self, x: Hidden) -> Hidden:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+    def __call__(self, x: Float[AnyArray, "... width"], frozen: bool = False) -> AnyArray:
+        shape = x.shape[-1:]
+        scale = self.weight("scale", nn.initializers.ones, shape, frozen=frozen)
+        if self.config.norm == "rms":
+            return rms_norm(x, scale, self.config.norm_epsilon)
+        bias = self.weight("bias", nn.initializers.zeros, shape, frozen=frozen)
         precise = x.astype(wide(x.dtype))
-        rms = jax.lax.rsqrt(jnp.mean(precise**2, axis=-1, keepdims=True) + 1e-6)
-        return (precise * rms * scale).astype(x.dtype)
+        centred = precise - jnp.mean(precise, axis=-1, keepdims=True)
+        return (rms_norm(centred, scale, self.config.norm_epsilon) + bias).astype(x.dtype)
 
 
-class GatedMLP(nn.Module):
-    """wo(gelu(wi_0 x) ⊙ wi_1 x), without biases.
+class MLP(Layer):
+    """wo(act(wi x)), or gated wo(act(wi_0 x) ⊙ wi_1 x).
 
-    Source: Shazeer 2020, "GLU variants improve transformer", GEGLU; the MLP of T5 1.1.
+    Source: Vaswani et al. 2017; Shazeer 2020, "GLU variants improve transformer".
     """
 
-    config: ModelConfig
+    @nn.compact
+    def __call__(self, x: Hidden, frozen: bool = False) -> Hidden:
+        config, activation = self.config, ACTIVATIONS[self.config.activation]
+
+        def project(name: str, x: AnyArray, rows: int, columns: int) -> AnyArray:
+            product = dense(x, self.kernel(name, rows, columns, frozen=frozen))
+            return self.offset(f"{name}_bias", product, frozen=frozen)
+
+        if config.gated:
+            hidden = activation(project("wi_0", x, config.width, config.mlp_width))
+            hidden = hidden * project("wi_1", x, config.width, config.mlp_width)
+        else:
+            hidden = activation(project("wi", x, config.width, config.mlp_width))
+        return project("wo", Dropout(config)(hidden), config.mlp_width, config.width)
+
+
+class PredictionHead(Layer):
+    """BERT's head before the projection: norm(act(x W + b)).
+
+    Source: Devlin et al. 2019; google-research/bert, run_pretraining.py.
+    """
 
     @nn.compact
     def __call__(self, x: Hidden) -> Hidden:
-        config = self.config
-
-        def kernel(name: str, rows: int, columns: int) -> jax.Array:
-            return self.param(name, FAN_IN, (rows, columns), jnp.float32).astype(x.dtype)
-
-        wi_0 = kernel("wi_0", config.width, config.mlp_width)
-        wi_1 = kernel("wi_1", config.width, config.mlp_width)
-        hidden = nn.gelu(dense(x, wi_0), approximate=True) * dense(x, wi_1)
-        hidden = Dropout(config)(hidden)
-        return dense(hidden, kernel("wo", config.mlp_width, config.width))
+        width = self.config.width
+        hidden = self.offset("bias", dense(x, self.kernel("kernel", width, width)))
+        return Norm(self.config, name="norm")(ACTIVATIONS[self.config.activation](hidden))
 
 
-class Dropout(nn.Module):
+class Dropout(Layer):
     """Dropout, when the model is applied with a dropout key."""
-
-    config: ModelConfig
 
     @nn.compact
     def __call__(self, x: Float[AnyArray, "..."]) -> Float[AnyArray, "..."]:

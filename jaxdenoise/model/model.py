@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxdenoise.arrays import AnyArray, Example, Key, Params
+from jaxdenoise.arrays import AnyArray, Example, Key, Params, Projection
 from jaxdenoise.config import ModelConfig
-from jaxdenoise.model.transformer import Transformer
+from jaxdenoise.errors import require
+from jaxdenoise.model.transformer import Transformer, predicting_stack
 from jaxdenoise.vocabulary import Vocabulary
 
 EMBEDDING_MULTIPLE = 128  # rows of the embedding are padded to it, as in T5's 32100 → 32128
@@ -34,7 +35,7 @@ class Model:
     @property
     def stack(self) -> str:
         """The stack that predicts: its targets and weights are the example's."""
-        return "encoder" if self.config.architecture == "encoder" else "decoder"
+        return predicting_stack(self.config)
 
     @cached_property
     def _module(self) -> Transformer:
@@ -50,54 +51,115 @@ class Model:
             decoder_input_tokens=ids,
             decoder_segment_ids=ids,
         )
-        return jax.jit(lambda key: self._module.init(key, example)["params"])
+
+        def init(module: Transformer) -> None:
+            module(example)
+            module.projection()
+
+        return jax.jit(lambda key: self._module.init(key, method=init)["params"])
 
     def init(self, key: Key) -> Params:
         """Fresh parameters in float32. They depend on the key and the shape alone."""
         return self._init(key)
 
-    def apply(
-        self, params: Params, batch: Example, dropout_keys: Key | None = None
-    ) -> Float[AnyArray, "B T V"]:
-        """Logits for a batch.
+    def hidden(
+        self,
+        params: Params,
+        batch: Example,
+        dropout_keys: Key | None = None,
+        *,
+        gradients: str = "full",
+        everywhere: bool = False,
+    ) -> tuple[Float[AnyArray, "B P width"], dict[str, Any]]:
+        """What is projected on the vocabulary, at the selected positions or at all.
 
         Args:
           params: from `init`.
           batch: an `Example` with B in front.
           dropout_keys: Key[B]; without them there is no dropout.
+          gradients: what the backward pass goes through. "full": every position that the loss
+            depends on. "output_only", for a decoder alone: the positions of weight above 0, as
+            if the rest, the context, ran with a frozen copy of the parameters. "encoder" or
+            "decoder", for an encoder-decoder: the parameters as used in that stack.
+          everywhere: at all positions, whatever the batch selects.
 
         Returns:
-          Float32[B, T, V], T the length of the decoder's (or the lone encoder's) inputs.
-        """
-        return self.apply_with_stats(params, batch, dropout_keys)[0]
+          Float[B, P, width], P the number of selected positions or of all; and the largest
+          attention logit of each layer, by module.
 
-    def apply_with_stats(
-        self, params: Params, batch: Example, dropout_keys: Key | None = None
-    ) -> tuple[Float[AnyArray, "B T V"], dict[str, Any]]:
-        """As `apply`; also the largest attention logit of each layer, by module."""
+        Raises:
+          UserError: gradients that the architecture does not have, or rows longer than its
+            learned positions.
+        """
+        self.check(batch, gradients)
+        params = _freeze(params, FROZEN.get(gradients, ()))
 
         def apply(example: Example, key: Key | None) -> tuple[jax.Array, Any]:
             rngs = {} if key is None else {"dropout": key}
+            variables = {"params": params}
             return self._module.apply(
-                {"params": params}, example, rngs=rngs, mutable=["intermediates"]
+                variables, example, gradients, everywhere, rngs=rngs, mutable=["intermediates"]
             )
 
-        logits, variables = jax.vmap(apply)(batch, dropout_keys)
-        peaks = jax.tree.map(lambda x: jnp.max(x, axis=0), variables["intermediates"])
-        return logits, peaks
+        hidden, variables = jax.vmap(apply)(batch, dropout_keys)
+        return hidden, jax.tree.map(lambda x: jnp.max(x, axis=0), variables["intermediates"])
 
-    def apply_nudged(
-        self, params: Params, batch: Example, nudge: Float[AnyArray, "B T width"]
+    def projection(self, params: Params, *, gradients: str = "full") -> Projection:
+        """How hidden states become logits; `gradients` as in `hidden`."""
+        params = _freeze(params, FROZEN.get(gradients, ()))
+        projection: Any = self._module.apply({"params": params}, method="projection")
+        return jax.lax.stop_gradient(projection) if gradients == "encoder" else projection
+
+    def apply(
+        self,
+        params: Params,
+        batch: Example,
+        dropout_keys: Key | None = None,
+        *,
+        gradients: str = "full",
     ) -> Float[AnyArray, "B T V"]:
-        """As `apply`, with `nudge` added to the embedded encoder inputs: to differentiate by it."""
+        """The logits at all positions; for training see `hidden`, which forms none.
 
-        def apply(example: Example, nudge: AnyArray) -> Any:
-            def logits(module: Transformer) -> AnyArray:
-                return module(example, nudge)
+        Args:
+          params: from `init`.
+          batch: an `Example` with B in front.
+          dropout_keys: Key[B]; without them there is no dropout.
+          gradients: as in `hidden`.
 
-            return self._module.apply({"params": params}, method=logits)
+        Returns:
+          Float32[B, T, V], T the length of the predicting stack's inputs.
+        """
+        hidden, _ = self.hidden(params, batch, dropout_keys, gradients=gradients, everywhere=True)
+        return self.projection(params, gradients=gradients)(hidden)
 
-        return jax.vmap(apply)(batch, nudge)
+    def perturbations(self, batch: Example, gradients: str = "full") -> Any:
+        """Zeros to be added to what enters each layer, for `hidden_perturbed`.
+
+        Returns:
+          {stack: {"layers": {"stream_0": Float[B, layers, P, width], …}}}. Where `output_only`
+          parts a selected decoder's positions, stream 0 holds the selected ones, in their order,
+          and stream 1 the others; else there is one stream of all.
+        """
+
+        def shapes(example: Example) -> Any:
+            collections = ["params", "perturbations"]
+            args = (jax.random.key(0), example, gradients)
+            return self._module.init(*args, mutable=collections)["perturbations"]
+
+        found = jax.eval_shape(jax.vmap(shapes), batch)
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), found)
+
+    def hidden_perturbed(
+        self, params: Params, perturbations: Any, batch: Example, gradients: str = "full"
+    ) -> Float[AnyArray, "B P width"]:
+        """As `hidden`; its derivatives by the perturbations say what flows where."""
+        params = _freeze(params, FROZEN.get(gradients, ()))
+
+        def apply(perturbations: Any, example: Example) -> Any:
+            variables = {"params": params, "perturbations": perturbations}
+            return self._module.apply(variables, example, gradients)
+
+        return jax.vmap(apply)(perturbations, batch)
 
     def encode(self, params: Params, batch: Example) -> Float[AnyArray, "B T width"]:
         """The encoder's output; needs the encoder's side of the batch alone."""
@@ -113,12 +175,55 @@ class Model:
         """Logits of the decoder, given the encoder's output."""
 
         def decode(encoded: AnyArray, example: Example) -> Any:
-            def logits(module: Transformer) -> AnyArray:
-                return module.project(module.decode(encoded, example))
+            def hidden(module: Transformer) -> AnyArray:
+                return module.predict(module.decode(example, encoded))
 
-            return self._module.apply({"params": params}, method=logits)
+            return self._module.apply({"params": params}, method=hidden)
 
-        return jax.vmap(decode)(encoded, batch)
+        return self.projection(params)(jax.vmap(decode)(encoded, batch))
+
+    def check(self, batch: Example, gradients: str = "full") -> None:
+        """Raises `UserError` if the model cannot be applied to such a batch; shapes are enough."""
+        config = self.config
+        allowed = GRADIENTS[config.architecture]
+        require(
+            gradients in allowed,
+            f"gradients are {gradients!r}; with model.architecture {config.architecture} they can "
+            f"be {', '.join(allowed)}",
+        )
+        if config.positions != "learned":
+            return
+        stacks = [
+            s for s in ("encoder", "decoder") if config.architecture in ("encoder_decoder", s)
+        ]
+        read = [batch.inputs(stack) for stack in stacks]
+        if any(positions is not None for _, _, positions in read):
+            return  # packed rows; what their positions are is not known here
+        sizes = [tokens.shape[-1] for tokens, _, _ in read]
+        longest = sum(sizes) if config.continued_positions else max(sizes)
+        require(
+            longest <= config.max_positions,
+            f"model.max_positions is {config.max_positions}, the inputs have {longest} tokens; "
+            "raise it, or shorten data.raw_length",
+        )
+
+
+GRADIENTS = {
+    "encoder_decoder": ("full", "encoder", "decoder"),
+    "encoder": ("full",),
+    "decoder": ("full", "output_only"),
+}
+"""What gradients may flow through, by architecture."""
+
+FROZEN = {
+    "encoder": ("decoder", "decoder_embedding", "projection", "prediction", "prediction_bias"),
+    "decoder": ("encoder",),
+}
+"""Parameters that are stopped; a shared embedding is stopped where the other stack uses it."""
+
+
+def _freeze(params: Params, names: tuple[str, ...]) -> Params:
+    return {k: jax.lax.stop_gradient(v) if k in names else v for k, v in params.items()}
 
 
 def build_model(config: ModelConfig, vocab: Vocabulary) -> Model:
@@ -143,6 +248,12 @@ def encoder_decoder(*, vocab: Vocabulary, width: int, layers: int, **fields: Any
     """A T5 1.1 of `layers` blocks in each stack; `fields` as in `encoder`."""
     config = _sized(width, fields)
     return build_model(replace(config, encoder_layers=layers, decoder_layers=layers), vocab)
+
+
+def decoder(*, vocab: Vocabulary, width: int, layers: int, **fields: Any) -> Model:
+    """A causal language model of `layers` blocks; `fields` as in `encoder`."""
+    config = _sized(width, fields)
+    return build_model(replace(config, architecture="decoder", decoder_layers=layers), vocab)
 
 
 def _sized(width: int, fields: dict[str, Any]) -> ModelConfig:

@@ -1,19 +1,45 @@
-"""The T5 1.1 encoder-decoder and encoder, layers scanned; one example at a time."""
+"""The three architectures from one set of layers: scanned stacks, for one example at a time.
+
+Gradient routing happens here. Under `output_only` a decoder's positions are parted into two
+streams: those that predict, which are trained, and the context, which runs with stopped inputs
+and parameters, so that nothing of its backward pass is computed or stored. Where the example does
+not say which positions are selected, there is one stream and the context's keys and values are
+stopped: the same gradient, at the full price.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdenoise.arrays import AnyArray, Example, wide
+from jaxdenoise.arrays import AnyArray, Example, Projection, Visibility
 from jaxdenoise.config import ModelConfig
-from jaxdenoise.model.attention import Attention, RelativeBias, Visibility
-from jaxdenoise.model.layers import FAN_IN, Dropout, GatedMLP, Hidden, RMSNorm, dense
-
-Bias = Float[AnyArray, "H T T"]
-Logits = Float[AnyArray, "T V"]
+from jaxdenoise.model.attention import Attention
+from jaxdenoise.model.layers import (
+    MLP,
+    Dropout,
+    Hidden,
+    Layer,
+    Norm,
+    PredictionHead,
+    embedding_init,
+    matrix_init,
+)
+from jaxdenoise.model.positions import LearnedPositions, RelativeBias
+from jaxdenoise.model.streams import (
+    Reach,
+    Sight,
+    Streams,
+    Surroundings,
+    continued,
+    seen_by_all,
+    unselected_places,
+)
 
 REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -21,151 +47,243 @@ REMAT_POLICIES = {
 }
 
 
-class EncoderBlock(nn.Module):
-    """Self-attention and MLP, each with its norm before and its residual after."""
+class Block(Layer):
+    """Self-attention, attention on the memory if there is one, MLP; each with norm and residual."""
 
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(self, x: Hidden, bias: Bias, sight: Visibility) -> tuple[Hidden, None]:
-        y = RMSNorm(self.config, name="self_attention_norm")(x)
-        x = x + Attention(self.config, name="self_attention")(y, sight, sight, bias=bias)
-        y = RMSNorm(self.config, name="mlp_norm")(x)
-        return x + Dropout(self.config)(GatedMLP(self.config, name="mlp")(y)), None
-
-
-class DecoderBlock(nn.Module):
-    """As the encoder's, with attention on the encoder's output in between."""
-
-    config: ModelConfig
+    crosses: bool = False
 
     @nn.compact
     def __call__(
-        self,
-        x: Hidden,
-        bias: Bias,
-        sight: Visibility,
-        memory: Hidden,
-        across: Visibility,
-        memory_sight: Visibility,
-    ) -> tuple[Hidden, None]:
-        y = RMSNorm(self.config, name="self_attention_norm")(x)
-        x = x + Attention(self.config, name="self_attention")(y, sight, sight, bias=bias)
-        y = RMSNorm(self.config, name="cross_attention_norm")(x)
-        cross = Attention(self.config, name="cross_attention")
-        x = x + cross(y, across, memory_sight, memory=memory)
-        y = RMSNorm(self.config, name="mlp_norm")(x)
-        return x + Dropout(self.config)(GatedMLP(self.config, name="mlp")(y)), None
+        self, streams: Streams, around: Surroundings, reach: Reach
+    ) -> tuple[Streams, None]:
+        config = self.config
+        streams = tuple(self.perturb(f"stream_{n}", x) for n, x in enumerate(streams))
+        streams = streams[0], *map(jax.lax.stop_gradient, streams[1:])
+        merged = self.crosses and config.merged_attention
+        attention = Attention(config, "merged" if merged else "self", name="self_attention")
+        streams = self._add("self_attention", streams, lambda xs: attention(xs, around, reach))
+        if self.crosses and not merged:
+            cross = Attention(config, "cross", name="cross_attention")
+            everywhere = Reach(window=None, base=reach.base)
+            streams = self._add(
+                "cross_attention", streams, lambda xs: cross(xs, around, everywhere)
+            )
+        mlp = MLP(config, name="mlp")
+        streams = self._add("mlp", streams, lambda xs: [mlp(x, n > 0) for n, x in enumerate(xs)])
+        return streams, None
+
+    def _add(
+        self, name: str, streams: Streams, function: Callable[[Streams], Sequence[AnyArray]]
+    ) -> Streams:
+        """X + function(norm(x)), or norm(x + function(x)), for every stream."""
+        norm, dropout = Norm(self.config, name=f"{name}_norm"), Dropout(self.config)
+
+        def normed(xs: Sequence[AnyArray]) -> Streams:
+            return tuple(norm(x, n > 0) for n, x in enumerate(xs))
+
+        before = self.config.norm_place == "pre"
+        added = function(normed(streams) if before else streams)
+        sums = tuple(x + dropout(y) for x, y in zip(streams, added, strict=True))
+        return sums if before else normed(sums)
 
 
-def _scanned(block: type[nn.Module], config: ModelConfig, layers: int, inputs: int) -> nn.Module:
-    """`layers` blocks as one, parameters stacked in front; `inputs` are the same for all."""
-    if config.remat != "none":
-        block = nn.remat(block, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
-    return nn.scan(
-        block,
-        variable_axes={"params": 0, "intermediates": 0},
-        split_rngs={"params": True, "dropout": True},
-        in_axes=(nn.broadcast,) * inputs,  # type: ignore[arg-type]  # Flax documents tuples
-        length=layers,
-        unroll=min(config.scan_unroll, layers),
-        metadata_params={nn.PARTITION_NAME: "layers"},
-    )(config, name="layers")
+class Stack(Layer):
+    """Positions added, blocks scanned, a final norm where norms come before."""
 
-
-class Encoder(nn.Module):
-    """A stack of encoder blocks and a final norm."""
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(
-        self, x: Hidden, segment_ids: Int[AnyArray, "T"], positions: Int[AnyArray, "T"] | None
-    ) -> Hidden:
-        bias = RelativeBias(self.config, True, name="relative_bias")(x.shape[0], positions)
-        layers = _scanned(EncoderBlock, self.config, self.config.encoder_layers, 2)
-        x, _ = layers(x, bias, Visibility.bidirectional(segment_ids))
-        return Dropout(self.config)(RMSNorm(self.config, name="norm")(x))
-
-
-class Decoder(nn.Module):
-    """A stack of decoder blocks and a final norm."""
-
-    config: ModelConfig
+    stack: str = "encoder"
 
     @nn.compact
-    def __call__(
-        self,
-        x: Hidden,
-        segment_ids: Int[AnyArray, "T"],
-        positions: Int[AnyArray, "T"] | None,
-        memory: Hidden,
-        memory_segment_ids: Int[AnyArray, "Tk"],
-    ) -> Hidden:
-        bias = RelativeBias(self.config, False, name="relative_bias")(x.shape[0], positions)
-        layers = _scanned(DecoderBlock, self.config, self.config.decoder_layers, 5)
-        x, _ = layers(
-            x,
-            bias,
-            Visibility.causal(segment_ids),
-            memory,
-            Visibility.bidirectional(segment_ids),
-            Visibility.bidirectional(memory_segment_ids),
-        )
-        return Dropout(self.config)(RMSNorm(self.config, name="norm")(x))
+    def __call__(self, streams: Streams, around: Surroundings) -> Streams:
+        config = self.config
+        dropout = Dropout(config)
+        if config.positions == "learned":
+            learned = LearnedPositions(config, name="positions")
+            places = [sight.positions for sight in around.sights]
+            streams = tuple(
+                x + learned(at, n > 0)
+                for n, (x, at) in enumerate(zip(streams, places, strict=True))
+            )
+        if config.embedding_norm:
+            norm = Norm(config, name="embedding_norm")
+            streams = tuple(norm(x, n > 0) for n, x in enumerate(streams))
+        around = around.replace(biases=self._biases(around))  # type: ignore[attr-defined]
+        streams, _ = self._layers()(tuple(map(dropout, streams)), around, self._reaches())
+        if config.norm_place == "post":
+            return streams
+        norm = Norm(config, name="norm")
+        return tuple(dropout(norm(x, n > 0)) for n, x in enumerate(streams))
+
+    def _biases(self, around: Surroundings) -> tuple[Float[AnyArray, "H Tq Tk"] | None, ...]:
+        """Of each stream's queries; keys of the memory have none."""
+        if self.config.positions != "relative":
+            return (None,) * len(around.sights)
+        relative = RelativeBias(self.config, self.stack == "encoder", name="relative_bias")
+        first = around.sights[0]
+        if len(around.sights) == 1 and first.counted:
+            biases = [relative(first.size, first.size)]
+        else:
+            keys = jnp.concatenate([sight.positions for sight in around.sights])
+            biases = [
+                relative(sight.positions, keys, frozen=n > 0)
+                for n, sight in enumerate(around.sights)
+            ]
+        if self.config.merged_attention and around.memory_sight is not None:
+            more = [(0, 0), (0, 0), (0, around.memory_sight.size)]
+            biases = [jnp.pad(bias, more) for bias in biases]
+        return tuple(biases)
+
+    def _reaches(self) -> Reach:
+        """Of every layer, [layers] each: local or global."""
+        config = self.config
+        base = np.full(config.layers(self.stack), config.rotary_base, np.float32)
+        if config.local_window is None:
+            return Reach(window=None, base=jnp.asarray(base))
+        local = np.arange(len(base)) % config.global_every != 0
+        base = np.where(local, config.local_rotary_base or config.rotary_base, base)
+        window = np.where(local, config.local_window, np.iinfo(np.int32).max)
+        return Reach(window=jnp.asarray(window, jnp.int32), base=jnp.asarray(base))
+
+    def _layers(self) -> nn.Module:
+        """The blocks as one, parameters stacked in front."""
+        config, block = self.config, Block
+        if config.remat != "none":
+            block = nn.remat(block, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
+        layers = config.layers(self.stack)
+        crosses = self.stack == "decoder" and config.architecture == "encoder_decoder"
+        return nn.scan(
+            block,
+            variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(nn.broadcast, 0),  # type: ignore[arg-type]  # Flax documents tuples
+            length=layers,
+            unroll=min(config.scan_unroll, layers),
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(config, crosses, name="layers")
 
 
-class Transformer(nn.Module):
-    """Embedding, encoder, decoder if there is one, and the projection on the vocabulary.
+class Transformer(Layer):
+    """Embedding, stacks, prediction head and projection.
 
-    Source: Raffel et al. 2020, section 2.1; T5 1.1 (t5x/examples/t5/t5_1_1).
+    Source: Raffel et al. 2020, section 2.1; T5 1.1 (t5x/examples/t5/t5_1_1); Devlin et al. 2019;
+    Lewis et al. 2020.
     """
 
-    config: ModelConfig
-    vocab_size: int
+    vocab_size: int = 0
 
     def setup(self):
-        config = self.config
-        shape = (self.vocab_size, config.width)
-        self.embedding = self.param("embedding", nn.initializers.normal(1.0), shape, jnp.float32)
+        config, shape = self.config, (self.vocab_size, self.config.width)
+        init = embedding_init(config)
+        self.embedding = self.weight("embedding", init, shape)
+        if config.architecture == "encoder_decoder" and not config.shared_embedding:
+            self.decoder_embedding = self.weight("decoder_embedding", init, shape)
         if not config.tied_embeddings:
-            self.projection = self.param("projection", FAN_IN, shape[::-1], jnp.float32)
-        self.encoder = Encoder(config)
-        if config.architecture == "encoder_decoder":
-            self.decoder = Decoder(config)
-        self.dropout = Dropout(config)
+            self.kernel_of_projection = self.weight("projection", matrix_init(config), shape[::-1])
+        if config.prediction_bias:
+            self.prediction_bias = self.weight(
+                "prediction_bias", nn.initializers.zeros, (self.vocab_size,)
+            )
+        if config.prediction_head:
+            self.prediction = PredictionHead(config)
+        if config.architecture != "decoder":
+            self.encoder = Stack(config, "encoder")
+        if config.architecture != "encoder":
+            self.decoder = Stack(config, "decoder")
 
-    def __call__(self, example: Example, nudge: Hidden | None = None) -> Logits:
-        """The logits of the stack that predicts: the last one; `nudge` as in `encode`."""
-        encoded = self.encode(example, nudge)
-        if self.config.architecture == "encoder":
-            return self.project(encoded)
-        return self.project(self.decode(encoded, example))
+    def __call__(
+        self, example: Example, gradients: str = "full", everywhere: bool = False
+    ) -> Hidden:
+        """What is projected: the predicting stack's output at the selected positions.
 
-    def encode(self, example: Example, nudge: Hidden | None = None) -> Hidden:
-        """The encoder's output; `nudge` is added to its embedded inputs."""
-        tokens, segment_ids, positions = example.inputs("encoder")
-        embedded = self.embed(tokens)
-        embedded = embedded if nudge is None else embedded + nudge
-        return self.encoder(embedded, segment_ids, positions)
-
-    def decode(self, encoded: Hidden, example: Example) -> Hidden:
-        """The decoder's output for the example's decoder inputs."""
-        tokens, segment_ids, positions = example.inputs("decoder")
-        _, memory_segment_ids, _ = example.inputs("encoder")
-        embedded = self.embed(tokens)
-        return self.decoder(embedded, segment_ids, positions, encoded, memory_segment_ids)
-
-    def embed(self, tokens: Int[AnyArray, "T"]) -> Hidden:
-        """The rows of the embedding, in the compute dtype."""
-        embedded = jnp.take(self.embedding, tokens, axis=0)
-        return self.dropout(embedded.astype(self.config.compute_dtype))
-
-    def project(self, hidden: Hidden) -> Logits:
-        """Logits, a product in float32 as in T5X; a tied projection is scaled by 1/√width."""
-        if self.config.tied_embeddings:
-            kernel, scale = self.embedding.T, self.config.width**-0.5
+        Args:
+          example: unbatched.
+          gradients: `full`, `output_only`, or only through the `encoder` or the `decoder`.
+          everywhere: at all positions, whatever is selected.
+        """
+        config = self.config
+        if config.architecture == "encoder":
+            hidden = self.encode(example)
+        elif config.architecture == "encoder_decoder":
+            encoded = self.encode(example, frozen=gradients == "decoder")
+            hidden = self.decode(example, encoded, frozen=gradients == "encoder")
+        elif gradients == "output_only":
+            return self.predict(self._decode_outputs(example, everywhere))
         else:
-            kernel, scale = self.projection, 1.0
-        precise = wide(hidden.dtype)
-        return dense(hidden.astype(precise) * scale, kernel.astype(precise))
+            hidden = self.decode(example)
+        [selected] = example._fields(predicting_stack(config), "selected")
+        return self.predict(hidden if everywhere or selected is None else hidden[selected])
+
+    def encode(self, example: Example, frozen: bool = False) -> Hidden:
+        """The encoder's output."""
+        tokens, sight = self._read(example, "encoder")
+        encoded = self.encoder((self._embed(tokens, "encoder", frozen),), Surroundings((sight,)))[0]
+        return jax.lax.stop_gradient(encoded) if frozen else encoded
+
+    def decode(
+        self, example: Example, encoded: Hidden | None = None, frozen: bool = False
+    ) -> Hidden:
+        """The decoder's output at all its positions, on the encoder's if there is one."""
+        tokens, sight = self._read(example, "decoder")
+        around = Surroundings((sight,))
+        if encoded is not None:
+            memory_sight = self._read(example, "encoder")[1]
+            if self.config.continued_positions:
+                around = Surroundings((continued(sight, memory_sight),))
+            around = around.replace(  # type: ignore[attr-defined]  # flax.struct adds it
+                memory=encoded, memory_sight=seen_by_all(memory_sight)
+            )
+        return self.decoder((self._embed(tokens, "decoder", frozen),), around)[0]
+
+    def projection(self) -> Projection:
+        """How hidden states become logits."""
+        config, bias = self.config, self.prediction_bias if self.config.prediction_bias else None
+        if not config.tied_embeddings:
+            return Projection(self.kernel_of_projection, bias)
+        scale = config.width**-0.5 if config.scaled_projection else 1.0
+        return Projection(self._table(predicting_stack(config)).T, bias, scale)
+
+    def _decode_outputs(self, example: Example, everywhere: bool) -> Hidden:
+        """A lone decoder whose gradients flow through the positions that predict, and no others."""
+        tokens, sight = self._read(example, "decoder")
+        live = jnp.asarray(example.targets("decoder")[1]) != 0
+        selected = example.decoder_selected
+        if everywhere or selected is None:
+            embedded = self._embed(tokens, "decoder")
+            return self.decoder((embedded,), Surroundings((sight,), live=live))[0]
+        rest = unselected_places(selected, sight.size)
+        parts = [selected, rest] if rest.shape[0] else [selected]
+        streams = tuple(
+            self._embed(tokens[places], "decoder", frozen=n > 0) for n, places in enumerate(parts)
+        )
+        sights = tuple(sight.take(places) for places in parts)
+        return self.decoder(streams, Surroundings(sights, live=live[selected]))[0]
+
+    def _read(self, example: Example, stack: str) -> tuple[Int[AnyArray, "T"], Sight]:
+        """The tokens of a stack, and where they stand."""
+        tokens, segment_ids, positions = example.inputs(stack)
+        size, [visibility] = tokens.shape[-1], example._fields(stack, "visibility")
+        if visibility is None:
+            sees = Visibility.bidirectional if stack == "encoder" else Visibility.causal
+            visibility = sees(size)
+        counted = positions is None
+        places = jnp.arange(size) if positions is None else positions
+        return tokens, Sight(segment_ids, places, visibility, counted)
+
+    def _embed(self, tokens: Int[AnyArray, "T"], stack: str, frozen: bool = False) -> Hidden:
+        """The rows of the stack's embedding, in the compute dtype."""
+        table = self._table(stack)
+        table = jax.lax.stop_gradient(table) if frozen else table
+        return self.computed(jnp.take(table, tokens, axis=0))
+
+    def _table(self, stack: str) -> Float[AnyArray, "V width"]:
+        own = stack == "decoder" and self.config.architecture == "encoder_decoder"
+        own = own and not self.config.shared_embedding
+        return self.decoder_embedding if own else self.embedding
+
+    def predict(self, hidden: Hidden) -> Hidden:
+        """What is projected, of a stack's output."""
+        return self.prediction(hidden) if self.config.prediction_head else hidden
+
+
+def predicting_stack(config: ModelConfig) -> str:
+    """The stack whose targets the model predicts: the last one."""
+    return "encoder" if config.architecture == "encoder" else "decoder"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import rich
 from rich.console import Group, RenderableType
@@ -17,13 +16,14 @@ from jaxdenoise.arrays import Example, Params
 from jaxdenoise.corruption.restore import spans_in_targets, trace_sentinels, until_eos
 from jaxdenoise.losses import Loss, cross_entropy
 from jaxdenoise.model.model import Model
+from jaxdenoise.report.gradients import gradient_flow
+from jaxdenoise.report.heat import draw_flow
 from jaxdenoise.tokenizer import Tokenizer
 
 _STYLES = ("black on sky_blue1", "black on light_goldenrod1", "black on pale_green1")
 _STYLES += ("black on plum1", "black on light_salmon1", "black on aquamarine1")
-_SHADES = " ░▒▓█"
 _BAR = 12  # characters of the longest loss bar
-_LABEL = 14  # characters of a row's label
+_TARGETS = 24  # the first so many are drawn; each costs a backward pass
 
 
 def show(
@@ -38,7 +38,7 @@ def show(
       examples: how many of the batch to show.
     """
     batch = jax.device_get(batch)
-    for row in range(min(examples, len(batch.inputs("encoder")[0]))):
+    for row in range(min(examples, len(jax.tree.leaves(batch)[0]))):
         example = jax.tree.map(lambda x, row=row: x[row], batch)
         loss = None if losses is None else np.asarray(losses)[row]
         rich.get_console().print(render_example(example, tokenizer, loss))
@@ -48,28 +48,18 @@ def render_example(
     example: Example, tokenizer: Tokenizer, losses: np.ndarray | None = None
 ) -> RenderableType:
     """One unbatched example as coloured tokens; with losses, one line a target."""
-    vocab = tokenizer.vocab
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    inputs, segment_ids, _ = map(np.asarray, example.inputs("encoder"))
     if example.decoder_target_tokens is None:
-        targets, weights = map(np.asarray, example.targets("encoder"))
-        length = int((segment_ids > 0).sum())
-        marks = [0 if noise else None for noise in weights[:length] > 0]
-        grid.add_row("source", _coloured(tokenizer, targets[:length].tolist(), marks))
-        grid.add_row("inputs", _coloured(tokenizer, inputs[:length].tolist(), marks))
+        lines = _encoder_lines(example, tokenizer)
+    elif example.encoder_input_tokens is None:
+        lines = _decoder_lines(example, tokenizer)
     else:
-        targets, weights = map(np.asarray, example.targets("decoder"))
-        real_inputs, real_targets = until_eos(inputs, vocab), until_eos(targets, vocab)
-        source = trace_sentinels(real_inputs, real_targets, vocab)
-        grid.add_row("source", _coloured(tokenizer, [t for t, _ in source], [s for _, s in source]))
-        marks = [vocab.sentinel_number.get(token) for token in real_inputs]
-        grid.add_row("inputs", _coloured(tokenizer, [*real_inputs, vocab.eos_id], [*marks, None]))
-        marks = spans_in_targets(real_targets, vocab)
-        line = _coloured(tokenizer, [*real_targets, vocab.eos_id], [*marks, None])
-        grid.add_row("targets", line)
-    grid.add_row("weights", _weights(weights))
+        lines = _both_lines(example, tokenizer)
+    for name, line in lines:
+        grid.add_row(name, line)
+    grid.add_row("weights", _weights(np.asarray(example.targets(_stack(example))[1])))
     if losses is None:
         return grid
     return Group(grid, Text(), _loss_table(example, tokenizer, losses))
@@ -83,68 +73,106 @@ def show_gradients(
     tokenizer: Tokenizer | None = None,
     *,
     row: int = 0,
+    gradients: str = "full",
 ) -> None:
-    """Prints how strongly each target's loss pulls on each embedded encoder input, as a heat map.
+    """Prints which positions, layers and parameters receive gradient from which targets.
 
     Args:
-      model: maps a batch to logits.
+      model: maps a batch to hidden states, and these to logits.
       params: of the model.
       batch: from a vmapped objective.
       loss: of (logits[…, V], targets[…]).
       tokenizer: to label rows and columns; ids without.
       row: which example.
+      gradients: what the backward pass goes through; see `Model.hidden`.
+
+    Raises:
+      UserError: gradients that the architecture does not have.
     """
     example = jax.tree.map(lambda x: x[row], batch)
-    targets, weights = map(np.asarray, example.targets(model.stack))
-    strength = np.asarray(input_gradients(model, params, example, loss))
-    inputs, segment_ids, _ = map(np.asarray, example.inputs("encoder"))
-    used = np.flatnonzero(segment_ids)
-    chosen = np.flatnonzero(weights > 0)
     console = rich.get_console()
-    columns = used[: max(console.width - _LABEL - 1, 1)]
-    top = max(float(strength[chosen].max(initial=0.0)), 1e-12)
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, style="bold", max_width=_LABEL)
-    table.add_column(no_wrap=True)
-    for place in chosen:
-        shades = np.minimum(strength[place, columns] / top * len(_SHADES), len(_SHADES) - 1)
-        line = "".join(_SHADES[int(shade)] for shade in shades)
-        table.add_row(Text(_label(tokenizer, int(targets[place]))), line)
-    console.print(
-        f"gradient of each target's loss (rows) at the first {len(columns)} of {len(used)} "
-        "encoder inputs (columns), darkest where strongest"
+    maps = render_gradients(
+        model, params, example, loss, tokenizer, gradients=gradients, width=console.width
     )
-    console.print(table)
-    console.print(Text("columns: " + "|".join(_label(tokenizer, int(inputs[i])) for i in columns)))
+    console.print(maps, highlight=False)
 
 
-def input_gradients(
-    model: Model, params: Params, example: Example, loss: Loss = cross_entropy
-) -> jax.Array:
-    """‖∂loss[t] / ∂embedded encoder input[i]‖ for every target t and input i: Float[T, I].
-
-    Args:
-      model: maps a batch to logits.
-      params: of the model.
-      example: unbatched.
-      loss: of (logits[…, V], targets[…]).
-    """
-    targets, _ = example.targets(model.stack)
-    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], example)
-    size = example.inputs("encoder")[0].shape[-1]
-    nudge = jnp.zeros((1, size, model.config.width))
-
-    def losses(nudge: jax.Array) -> jax.Array:
-        return loss(model.apply_nudged(params, batch, nudge), jnp.asarray(targets)[None])[0]
-
-    jacobian = jax.jacrev(losses)(nudge)[:, 0]
-    return jnp.linalg.norm(jacobian, axis=-1)
+def render_gradients(
+    model: Model,
+    params: Params,
+    example: Example,
+    loss: Loss = cross_entropy,
+    tokenizer: Tokenizer | None = None,
+    *,
+    gradients: str,
+    width: int,
+) -> RenderableType:
+    """The heat maps of `show_gradients` for one unbatched example, of its first targets."""
+    if not np.any(np.asarray(example.targets(model.stack)[1])):
+        return Text("the example has no targets: nothing receives gradient")
+    flow = gradient_flow(model, params, example, loss, gradients, first=_TARGETS)
+    return draw_flow(flow, example, lambda token: _label(tokenizer, token), width)
 
 
-def _coloured(tokenizer: Tokenizer, ids: Sequence[int], marks: Sequence[int | None]) -> Text:
+def _stack(example: Example) -> str:
+    """The stack that predicts."""
+    return "encoder" if example.decoder_target_tokens is None else "decoder"
+
+
+def _encoder_lines(example: Example, tokenizer: Tokenizer) -> list[tuple[str, Text]]:
+    """Predictions in their places, marked."""
+    inputs, segment_ids, _ = map(np.asarray, example.inputs("encoder"))
+    targets, weights = map(np.asarray, example.targets("encoder"))
+    length = int((segment_ids > 0).sum())
+    marks = [0 if noise else None for noise in weights[:length] > 0]
+    return [
+        ("source", _coloured(tokenizer, targets[:length].tolist(), marks)),
+        ("inputs", _coloured(tokenizer, inputs[:length].tolist(), marks)),
+    ]
+
+
+def _decoder_lines(example: Example, tokenizer: Tokenizer) -> list[tuple[str, Text]]:
+    """What a lone decoder reads and predicts; the context's targets, of weight 0, are dim."""
+    inputs, segment_ids, _ = map(np.asarray, example.inputs("decoder"))
+    targets, weights = map(np.asarray, example.targets("decoder"))
+    length = int((segment_ids > 0).sum())
+    predicted = weights[:length] > 0
+    row, plain = targets[:length].tolist(), [None] * length
+    line = _coloured(tokenizer, row, plain, ["" if at else "dim" for at in predicted])
+    return [
+        ("source", _coloured(tokenizer, row, [0 if at else None for at in predicted])),
+        ("inputs", _coloured(tokenizer, inputs[:length].tolist(), plain)),
+        ("targets", line),
+    ]
+
+
+def _both_lines(example: Example, tokenizer: Tokenizer) -> list[tuple[str, Text]]:
+    """Spans in the colours of their sentinels."""
+    vocab = tokenizer.vocab
+    inputs, targets = example.inputs("encoder")[0], example.targets("decoder")[0]
+    real_inputs = until_eos(np.asarray(inputs), vocab)
+    real_targets = until_eos(np.asarray(targets), vocab)
+    source = trace_sentinels(real_inputs, real_targets, vocab)
+    in_inputs = [vocab.sentinel_number.get(token) for token in real_inputs]
+    in_targets = spans_in_targets(real_targets, vocab)
+    return [
+        ("source", _coloured(tokenizer, [t for t, _ in source], [s for _, s in source])),
+        ("inputs", _coloured(tokenizer, [*real_inputs, vocab.eos_id], [*in_inputs, None])),
+        ("targets", _coloured(tokenizer, [*real_targets, vocab.eos_id], [*in_targets, None])),
+    ]
+
+
+def _coloured(
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    marks: Sequence[int | None],
+    plain: Sequence[str] | None = None,
+) -> Text:
+    """Tokens in the colours of their marks; those without one in their `plain` style."""
     line = Text()
-    for piece, mark in zip(tokenizer.pieces(ids), marks, strict=True):
-        style = "" if mark is None else _STYLES[mark % len(_STYLES)]
+    plain = [""] * len(ids) if plain is None else plain
+    for piece, mark, style in zip(tokenizer.pieces(ids), marks, plain, strict=True):
+        style = style if mark is None else _STYLES[mark % len(_STYLES)]
         line.append(piece.replace("\n", "⏎"), style)
     return line
 
@@ -157,12 +185,11 @@ def _weights(weights: np.ndarray) -> str:
 
 
 def _loss_table(example: Example, tokenizer: Tokenizer, losses: np.ndarray) -> Table:
-    decoder = example.decoder_target_tokens is not None
-    stack = "decoder" if decoder else "encoder"
+    stack = _stack(example)
     targets, weights = map(np.asarray, example.targets(stack))
     read = np.asarray(example.inputs(stack)[0])
     table = Table(box=None, pad_edge=False)
-    table.add_column("decoder reads" if decoder else "encoder reads", no_wrap=True)
+    table.add_column(f"{stack} reads", no_wrap=True)
     table.add_column("predicts", no_wrap=True)
     table.add_column("loss", justify="right")
     table.add_column("")

@@ -104,6 +104,8 @@ def _previous_tokens(batch: Example, stack: str, vocab: Vocabulary) -> np.ndarra
         targets = np.asarray(batch.encoder_target_tokens)
         return np.pad(targets[:, :-1], [(0, 0), (1, 0)], constant_values=vocab.pad_id)
     previous = np.array(batch.decoder_input_tokens)
+    if batch.encoder_input_tokens is None:
+        return previous
     inputs = np.asarray(batch.encoder_input_tokens)
     is_sentinel = np.isin(np.arange(vocab.size), vocab.sentinel_ids)
     for row, place in np.argwhere(is_sentinel[previous]):

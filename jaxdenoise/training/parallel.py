@@ -102,18 +102,20 @@ class Pmap:
 BACKENDS: dict[str, Callable[[], Backend]] = {"single": SingleDevice, "pmap": Pmap}
 
 
-def make_backend(name: str, batch_size: int) -> Backend:
+def make_backend(name: str, batch_size: int, micro_batches: int = 1) -> Backend:
     """The backend of that name.
 
     Raises:
-      UserError: the devices do not divide the batch.
+      UserError: the devices, or they and the micro-batches, do not divide the batch.
     """
     backend = BACKENDS[name]()
-    rest = batch_size % backend.devices
+    parts = backend.devices * micro_batches
+    rest = batch_size % parts
+    among = f"{backend.devices} devices" + f" × {micro_batches} micro-batches" * (micro_batches > 1)
     require(
         rest == 0,
-        f"training.batch_size is {batch_size}, which {backend.devices} devices do not divide; "
-        f"give {batch_size - rest or backend.devices} or {batch_size - rest + backend.devices}",
+        f"training.batch_size is {batch_size}, which {among} do not divide; "
+        f"give {batch_size - rest or parts} or {batch_size - rest + parts}",
     )
     return backend
 

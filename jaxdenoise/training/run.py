@@ -102,7 +102,7 @@ def _finish(
     final, baselines = evaluator(params), evaluator.baselines(models)
     raw_length = setup.experiment.data.raw_length
     sentences = []
-    if setup.model.stack == "decoder":
+    if setup.model.config.architecture == "encoder_decoder":
         sentences = samples.find_sentences(held_out, tokenizer, SENTENCES, raw_length)
     rows = sample_rows(held_out, raw_length, GALLERY_ROWS)
     parts = (setup.objective, setup.model, params, tokenizer)

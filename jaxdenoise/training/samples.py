@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -50,12 +51,13 @@ def fill_blanks(
       texts: each with at least one `<mask>`, or `<extra_id_0>`, `<extra_id_1>`, … in order.
 
     Raises:
-      UserError: a model without a decoder, a text without blanks, or with more of them than there
-        are sentinels.
+      UserError: another architecture, a text without blanks, or with more of them than there are
+        sentinels.
     """
+    architecture = model.config.architecture
     require(
-        model.stack == "decoder",
-        "blanks are filled by a decoder; this model is an encoder alone, train an encoder_decoder",
+        architecture == "encoder_decoder",
+        f"blanks are filled by an encoder_decoder; this model's architecture is {architecture}",
     )
     sentinels = len(tokenizer.vocab.sentinel_ids)
     encoded = []
@@ -122,13 +124,13 @@ def gallery(
     """
     batch = _corrupt(objective, rows)
     losses = jax.device_get(_token_losses(model, params, batch))
-    if model.stack == "decoder":
+    if model.config.architecture == "encoder_decoder":
         longest = batch.targets("decoder")[0].shape[1]
         predicted = jax.device_get(_greedy(model, params, batch, longest, tokenizer.vocab))
         show = _show_pair
     else:
         predicted = jax.device_get(_likeliest(model, params, batch))
-        show = _show_positions
+        show = functools.partial(_show_positions, stack=model.stack)
     batch = jax.device_get(batch)
     return [
         show(tokenizer, jax.tree.map(lambda x, r=row: x[r], batch), losses[row], predicted[row])
@@ -155,11 +157,18 @@ def _show_pair(
 
 
 def _show_positions(
-    tokenizer: Tokenizer, example: Example, losses: np.ndarray, predicted: np.ndarray
+    tokenizer: Tokenizer,
+    example: Example,
+    losses: np.ndarray,
+    predicted: np.ndarray,
+    stack: str,
 ) -> dict[str, Any]:
-    """What an encoder reads and predicts in the same places; runs of targets are the spans."""
-    inputs, segment_ids, _ = map(np.asarray, example.inputs("encoder"))
-    targets, weights = map(np.asarray, example.targets("encoder"))
+    """What a lone stack reads and predicts, each token given those before it in a decoder.
+
+    Runs of targets are the spans.
+    """
+    inputs, segment_ids = (np.asarray(x) for x in example.inputs(stack)[:2])
+    targets, weights = map(np.asarray, example.targets(stack))
     real, noise = segment_ids > 0, weights > 0
     number = np.cumsum(noise & ~np.pad(noise[:-1], (1, 0))) - 1
     spans = [int(n) if is_noise else None for n, is_noise in zip(number, noise, strict=True)]

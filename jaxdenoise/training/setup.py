@@ -13,6 +13,7 @@ from jaxdenoise.data.rows import Batches
 from jaxdenoise.data.store import TokenStore, prepare
 from jaxdenoise.errors import require
 from jaxdenoise.experiment import Experiment
+from jaxdenoise.losses import smoothed_cross_entropy
 from jaxdenoise.model.model import Model, build_model
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.optim import build_optimizer
@@ -39,8 +40,12 @@ class Setup:
             self.objective,
             self.model,
             self.tx,
+            loss=smoothed_cross_entropy(training.label_smoothing),
             z_loss=training.z_loss,
             normalisation=training.normalisation,
+            constant=training.constant,
+            gradients=training.gradients,
+            micro_batches=training.micro_batches,
             across=self.backend.across,
         )
 
@@ -62,12 +67,13 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
         objective of another architecture, or a batch that the devices do not divide.
     """
     data, training = experiment.data, experiment.training
-    backend = make_backend(training.backend, training.batch_size)
+    backend = make_backend(training.backend, training.batch_size, training.micro_batches)
     store = prepare(data) if store is None else store
     vocab = store.tokenizer.vocab
     experiment.objective.check(data.raw_length, len(vocab.sentinel_ids))
     objective, model = experiment.objective.build(vocab), build_model(experiment.model, vocab)
     check_targets(objective, model, data.raw_length)
+    model.check(objective.shapes(data.raw_length), training.gradients)
     batches = Batches(
         tokens=store.tokens("train"),
         raw_length=data.raw_length,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,8 +16,11 @@ from jaxdenoise.losses import (
     Loss,
     cross_entropy,
     denominator,
-    loss_terms,
     mean_loss,
+    projected_terms,
+    projected_values,
+    sequence_weights,
+    sum_up,
 )
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
@@ -62,45 +66,51 @@ def make_step(
     loss: Loss = cross_entropy,
     z_loss: float = 0.0,
     normalisation: str = "tokens",
+    constant: float = 1.0,
+    gradients: str = "full",
+    micro_batches: int = 1,
     across: Across = Across(),
 ) -> Step:
     """The training step: corrupt, apply the model, sum the loss, divide once, update.
 
+    The logits are never formed: see `losses.projected`.
+
     Args:
       objective: corrupts one row.
-      model: maps a batch to logits.
+      model: maps a batch to hidden states, and these to logits.
       tx: maps gradients to updates.
       loss: of (logits[…, V], targets[…]), per target.
       z_loss: coefficient of log(Z)².
-      normalisation: what the summed loss and gradient are divided by.
+      normalisation: what the summed loss and gradient are divided by; see `losses.denominator`.
+      constant: for the normalisation "constant".
+      gradients: what the backward pass goes through; see `Model.hidden`.
+      micro_batches: parts that a device's rows are walked in; gradients and terms are summed over
+        them and divided once.
       across: sums over devices; used once, on the summed gradient and terms.
 
     Returns:
       A pure function (state, rows) -> (state, metrics), to be jitted or pmapped.
     """
+    summed = functools.partial(
+        _sums,
+        objective,
+        model,
+        loss=loss,
+        z_loss=z_loss,
+        gradients=gradients,
+        by_sequence=normalisation == "sequences",
+    )
 
     def step(state: TrainState, rows: Rows) -> tuple[TrainState, Metrics]:
-        batch = corrupt(objective, rows)
-        targets, weights = batch.targets(model.stack)
-        dropout_keys = rows.stream("dropout") if model.config.dropout_rate else None
-
-        def summed(params: Params) -> tuple[AnyArray, tuple[LossTerms, Any]]:
-            logits, peaks = model.apply_with_stats(params, batch, dropout_keys)
-            terms = loss_terms(
-                logits, targets, weights, loss=loss, z_loss=z_loss, count=batch.count
-            )
-            return terms.loss + terms.z_loss, (terms, peaks)
-
-        gradient, (terms, peaks) = jax.grad(summed, has_aux=True)(state.params)
-        clean = jnp.sum(batch.count == 0, dtype=jnp.float32)
-        gradient, terms, clean = across.sum((gradient, terms, clean))
-        divisor = denominator(terms, normalisation)
+        gradient, sums, peaks = _accumulate(summed, state.params, rows, micro_batches)
+        gradient, (terms, lost) = across.sum((gradient, sums))
+        divisor = denominator(terms, normalisation, constant)
         gradient = jax.tree.map(lambda g: g / divisor, gradient)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
-            **summarise(terms, normalisation),
-            "clean_rows": clean,
+            **summarise(terms, normalisation, constant),
+            **lost,
             "gradient_norm": optax.tree.norm(gradient),
             "modules": {
                 "gradient_norm": norms_by_module(gradient),
@@ -111,6 +121,70 @@ def make_step(
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return step
+
+
+Sums = tuple[LossTerms, dict[str, jax.Array]]
+
+
+def _sums(
+    objective: Objective,
+    model: Model,
+    params: Params,
+    rows: Rows,
+    *,
+    loss: Loss,
+    z_loss: float,
+    gradients: str,
+    by_sequence: bool,
+) -> tuple[AnyArray, tuple[Sums, Any]]:
+    """The loss summed over rows; also all terms, what was lost of the targets, and peaks."""
+    batch = corrupt(objective, rows)
+    if by_sequence:
+        batch = _weigh_sequences(batch, model.stack)
+    dropout_keys = rows.stream("dropout") if model.config.dropout_rate else None
+    hidden, peaks = model.hidden(params, batch, dropout_keys, gradients=gradients)
+    terms = projected_terms(
+        hidden,
+        model.projection(params, gradients=gradients),
+        *batch.predictions(model.stack),
+        loss=loss,
+        z_loss=z_loss,
+        count=batch.count,
+    )
+    lost = {
+        "clean_rows": jnp.sum(batch.count == 0, dtype=jnp.float32),
+        "lost_targets": jnp.sum(batch.unselected(model.stack)),
+    }
+    return terms.loss, ((terms, lost), peaks)
+
+
+def _weigh_sequences(batch: Example, stack: str) -> Example:
+    """The batch with the weights of each sequence summing to 1."""
+    weights = sequence_weights(batch.targets(stack)[1], batch.inputs(stack)[1])
+    return batch.replace(**{f"{stack}_loss_weights": weights})  # type: ignore[attr-defined]
+
+
+def _accumulate(
+    summed: Callable[[Params, Rows], Any], params: Params, rows: Rows, parts: int
+) -> tuple[Params, Sums, Any]:
+    """Gradient and sums of all rows, micro-batch after micro-batch; of peaks the largest."""
+    gradient_of = jax.grad(summed, has_aux=True)
+
+    def one(rows: Rows) -> tuple[Params, Sums, Any]:
+        gradient, (sums, peaks) = gradient_of(params, rows)
+        return gradient, sums, peaks
+
+    if parts == 1:
+        return one(rows)
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
+    first, rest = jax.tree.map(lambda x: x[0], split), jax.tree.map(lambda x: x[1:], split)
+
+    def add(carry: Any, rows: Rows) -> tuple[Any, None]:
+        gradient, sums, peaks = one(rows)
+        total = jax.tree.map(jnp.add, carry[:2], (gradient, sums))
+        return (*total, jax.tree.map(jnp.maximum, carry[2], peaks)), None
+
+    return jax.lax.scan(add, one(first), rest)[0]
 
 
 def make_evaluation(
@@ -127,11 +201,12 @@ def make_evaluation(
 
     def evaluate(params: Params, rows: Rows) -> dict[str, LossTerms]:
         batch = corrupt(objective, rows)
-        targets, weights = batch.targets(model.stack)
-        logits = model.apply(params, batch)
+        targets, weights = batch.predictions(model.stack)
+        hidden, _ = model.hidden(params, batch)
+        values = projected_values(hidden, model.projection(params), targets, loss=loss)
         special = is_special[targets]
         return {
-            name: loss_terms(logits, targets, jnp.where(mask, weights, 0), loss=loss)
+            name: sum_up(values, jnp.where(mask, weights, 0))
             for name, mask in (("text", ~special), ("special", special))
         }
 
@@ -153,10 +228,10 @@ def token_losses(
     return jnp.where(weights > 0, loss(model.apply(params, batch), targets), 0.0)
 
 
-def summarise(terms: LossTerms, normalisation: str = "tokens") -> Metrics:
+def summarise(terms: LossTerms, normalisation: str = "tokens", constant: float = 1.0) -> Metrics:
     """The scalars that a person reads: mean loss, accuracy, number of targets."""
     return {
-        "loss": mean_loss(terms, normalisation),
+        "loss": mean_loss(terms, normalisation, constant),
         "accuracy": terms.correct / jnp.maximum(terms.targets, 1.0),
         "targets": terms.targets,
     }

@@ -10,9 +10,7 @@ import pytest
 import jaxdenoise as jd
 from jaxdenoise.model.model import Model
 from jaxdenoise.training.step import corrupt
-from tests.reference import t5 as reference
-
-SHAPE = {"heads": 2, "buckets": 8, "max_distance": 16}
+from tests.reference import transformer as reference
 
 
 def make_model(architecture="encoder_decoder", **fields) -> Model:
@@ -69,13 +67,13 @@ def test_logits_are_those_of_the_numpy_reference(architecture, batch):
     for row in range(3):
         example = jax.tree.map(lambda x, row=row: np.asarray(x[row]), batch)
         segments = getattr(example, f"{model.stack}_segment_ids")
-        expected = reference.logits(wide, example, **SHAPE)
+        expected = reference.logits(wide, example, model.config)
         real = segments > 0  # what padding positions compute is nobody's business
         np.testing.assert_allclose(ours[row][real], expected[real], rtol=1e-9, atol=1e-9)
 
 
 def test_relative_buckets_are_those_of_the_reference():
-    from jaxdenoise.model.attention import relative_bucket
+    from jaxdenoise.model.positions import relative_bucket
 
     distances = np.arange(-300, 301)
     for bidirectional in (True, False):
@@ -235,7 +233,7 @@ def test_the_largest_attention_logit_is_reported_by_layer(batch):
     params = initial(model)
     larger = jax.tree.map(lambda x: x, params)
     larger["encoder"]["layers"]["self_attention"]["query"] *= 100.0
-    (_, before), (_, after) = (jax.jit(model.apply_with_stats)(p, batch) for p in (params, larger))
+    (_, before), (_, after) = (jax.jit(model.hidden)(p, batch) for p in (params, larger))
     peaks = before["encoder"]["layers"]["self_attention"]["max_logit"][0]
     assert peaks.shape == (3,)
     raised = after["encoder"]["layers"]["self_attention"]["max_logit"][0]

@@ -17,6 +17,7 @@ from jaxdenoise.objectives import objective, objectives
 from jaxdenoise.vocabulary import Vocabulary
 
 SIZE, BATCH = 64, 12
+DETERMINISTIC = {"causal_lm"}
 LENGTHS = np.array([64, 64, 63, 40, 17, 9, 5, 3, 2, 1, 0, 64], np.int32)
 
 
@@ -132,6 +133,7 @@ def test_one_trace_serves_all_lengths(built, rows):
 
 
 def test_epochs_ids_and_seeds_change_the_noise(built, rows):
+    """They change nothing where nothing is random."""
     full = jax.tree.map(lambda x: x[:1], rows)
     first = corrupt(built, full)
     for other in (
@@ -140,10 +142,8 @@ def test_epochs_ids_and_seeds_change_the_noise(built, rows):
         full.replace(seed=1),
     ):
         changed = corrupt(built, other)
-        assert any(
-            not np.array_equal(a, b)
-            for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(changed), strict=True)
-        )
+        same = jax.tree.all(jax.tree.map(np.array_equal, first, changed))
+        assert same == (built.name in DETERMINISTIC)
 
 
 @settings(max_examples=20)  # each compiles
