@@ -12,16 +12,20 @@ Expected  with C4: T5's own base model has 83.28 on GLUE after fine-tuning (tabl
 Cost      2^35 tokens; on accelerators alone.
 """
 
-from jaxdenoise.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+import dataclasses
+from typing import Any
+
+from jaxdenoise.config import DataConfig, OptimizerConfig, TrainingConfig
 from jaxdenoise.experiment import Experiment, experiment
 from jaxdenoise.objectives import configure
+from jaxdenoise.presets import presets
 
 
-def _pretraining(model: ModelConfig) -> Experiment:
+def _pretraining(preset: str, **fields: Any) -> Experiment:
     return Experiment(
         data=DataConfig(vocabulary_size=32_100, sentinels=100, raw_length=568),
         objective=configure("span_corruption", noise_density=0.15, mean_noise_span_length=3.0),
-        model=model,
+        model=dataclasses.replace(presets[preset].config, **fields),
         optimizer=OptimizerConfig(
             name="adafactor",
             learning_rate=1e-2,
@@ -42,29 +46,28 @@ def _pretraining(model: ModelConfig) -> Experiment:
 @experiment
 def t5_small() -> Experiment:
     """T5 1.1 small: 8 + 8 layers of 512, 6 heads; 77 million parameters."""
-    return _pretraining(
-        ModelConfig(width=512, mlp_width=1024, heads=6, encoder_layers=8, decoder_layers=8)
-    )
+    return _pretraining("t5_1_1_small")
 
 
 @experiment
 def t5_base() -> Experiment:
     """T5 1.1 base: 12 + 12 layers of 768, 12 heads; 248 million parameters."""
-    return _pretraining(
-        ModelConfig(width=768, mlp_width=2048, heads=12, encoder_layers=12, decoder_layers=12)
-    )
+    return _pretraining("t5_1_1_base")
 
 
 @experiment
 def t5_large() -> Experiment:
     """T5 1.1 large: 24 + 24 layers of 1024, 16 heads; 783 million parameters."""
-    return _pretraining(
-        ModelConfig(
-            width=1024,
-            mlp_width=2816,
-            heads=16,
-            encoder_layers=24,
-            decoder_layers=24,
-            remat="dots",
-        )
-    )
+    return _pretraining("t5_1_1_large", remat="dots")
+
+
+@experiment
+def t5_xl() -> Experiment:
+    """T5 1.1 XL: 24 + 24 layers of 2048, 32 heads; 2.8 billion parameters."""
+    return _pretraining("t5_1_1_xl", remat="dots")
+
+
+@experiment
+def t5_xxl() -> Experiment:
+    """T5 1.1 XXL: 24 + 24 layers of 4096, 64 heads; 11 billion parameters."""
+    return _pretraining("t5_1_1_xxl", remat="full")

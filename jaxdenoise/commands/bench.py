@@ -1,4 +1,4 @@
-"""jaxdenoise bench [corruption|step]: figures in pairs, from one run."""
+"""jaxdenoise bench [WHAT]: figures in pairs, from one run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from jaxdenoise.experiment import Experiment, bundled, experiments, load_experim
 from jaxdenoise.flags import split_flags, take_single
 from jaxdenoise.training.run_directory import write_json
 
-USAGE = """usage: jaxdenoise bench [corruption|step] [--experiment NAME] [--field value …]
+USAGE = """usage: jaxdenoise bench [WHAT] [--experiment NAME] [--field value …]
 
   corruption   span corruption against a careful per-example NumPy version, 256 × 568 tokens
+  loss         projection and loss in one against logits first: time at 32K ids, memory at 128K
+  gradients    output_only against full, where 80% of a row is context, and where none is
   step         an experiment's training step, and the share of it that is corruption
 
-Both when none is named. The two sides of a pair are timed in turn; ratios are medians, their
+All when none is named. The two sides of a pair are timed in turn; ratios are medians, their
 quartiles in brackets. With --output FILE the figures are written as JSON too.
 """
-PARTS = ("corruption", "step")
+PARTS = ("corruption", "loss", "gradients", "step")
 
 
 def run(args: Sequence[str]) -> int:
@@ -53,6 +55,10 @@ def run(args: Sequence[str]) -> int:
     found: dict[str, Any] = {"machine": machine}
     if not named or "corruption" in named:
         found["corruption"] = _corruption(console)
+    if not named or "loss" in named:
+        found["loss"] = _loss(console)
+    if not named or "gradients" in named:
+        found["gradients"] = {f"{c:.0%}": _gradients(c, console) for c in (0.8, 0.0)}
     if not named or "step" in named:
         found["step"] = _step(name, experiment, console)
     if output:
@@ -72,6 +78,37 @@ def _corruption(console: Console) -> dict[str, Any]:
         f"{pair.ratio:.1f} times ({low:.1f} to {high:.1f})"
     )
     return pair.summary()
+
+
+def _loss(console: Console) -> dict[str, Any]:
+    from jaxdenoise import bench
+
+    with console.status("loss"):
+        pair = bench.loss_against_logits()
+    low, high = pair.times.spread
+    console.print(
+        f"loss: without logits {pair.times.ratio:.2f} of the time with them "
+        f"({low:.2f} to {high:.2f}), {_memory(pair.memory)}"
+    )
+    return pair.summary()
+
+
+def _gradients(context: float, console: Console) -> dict[str, Any]:
+    from jaxdenoise import bench
+
+    with console.status("gradients"):
+        pair = bench.output_only_against_full(context)
+    low, high = pair.times.spread
+    console.print(
+        f"gradients: with {context:.0%} context, full takes {pair.times.ratio:.2f} times as long "
+        f"as output_only ({low:.2f} to {high:.2f}), {_memory(pair.memory[::-1])}"
+    )
+    return pair.summary()
+
+
+def _memory(pair: tuple[int, ...]) -> str:
+    mine, other = (size / 2**20 for size in pair)
+    return f"memory {mine:,.0f} against {other:,.0f} MiB, {mine / other:.1%}"
 
 
 def _step(name: str, experiment: Experiment, console: Console) -> dict[str, Any]:

@@ -13,14 +13,15 @@ from rich.console import Console
 
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.errors import require
-from jaxdenoise.experiment import load_experiments
+from jaxdenoise.experiment import Experiment, load_experiments
 from jaxdenoise.flags import parse_flags, split_flags, take_single
 from jaxdenoise.objectives import ObjectiveConfig, objectives
-from jaxdenoise.training.run_directory import open_run
+from jaxdenoise.training.run_directory import RunDirectory, open_run
 
 if TYPE_CHECKING:
-    from jaxdenoise.arrays import Example
+    from jaxdenoise.arrays import Example, Rows
     from jaxdenoise.model.model import Model
+    from jaxdenoise.tokenizer import Tokenizer
     from jaxdenoise.vocabulary import Vocabulary
 
 USAGE = """usage: jaxdenoise show OBJECTIVE [--text "…"] [--run RUN] [--gradients ROUTING]
@@ -94,39 +95,27 @@ def _show(options: ShowOptions, console: Console) -> None:
     import jax
     import numpy as np
 
-    from jaxdenoise.arrays import Rows
-    from jaxdenoise.data.store import load_tokenizer, prepare
+    from jaxdenoise.data.store import load_tokenizer
     from jaxdenoise.model.model import build_model
     from jaxdenoise.report.display import render_example, render_gradients
     from jaxdenoise.training.run import restore_params
-    from jaxdenoise.training.setup import build, check_targets
+    from jaxdenoise.training.setup import check_targets
     from jaxdenoise.training.step import corrupt, token_losses
 
     tokenizer = load_tokenizer(opened[0].path if opened else options.tokenizer)
     objective = options.objective.build(tokenizer.vocab)
-    if opened and options.text is None:
-        store = prepare(opened[2].data, console=console)
-        opened[0].check(opened[2], store.manifest)
-        setup = build(opened[2], store)
-        rows = jax.tree.map(lambda x: x[: options.draws], setup.batches[0])
-    else:
-        ids = tokenizer.encode(options.text or SENTENCE)
-        rows = Rows(
-            tokens=np.tile(ids, (options.draws, 1)),
-            lengths=np.full(options.draws, len(ids), np.int32),
-            example_ids=np.arange(options.draws, dtype=np.uint32),
-            epochs=np.zeros(options.draws, np.uint32),
-            seed=options.seed,
-        )
-    batch = corrupt(objective, rows)
+    rows = _rows(options, opened, tokenizer, console)
+    batch = jax.jit(lambda rows: corrupt(objective, rows))(rows)  # compiled, seconds sooner
     model = params = losses = None
+    note = ""
     if opened:
         model = build_model(opened[2].model, tokenizer.vocab)
         check_targets(objective, model, rows.tokens.shape[-1])
         params = restore_params(opened[0], opened[2], model)
-        losses = np.asarray(token_losses(model, params, batch))
+        losses = np.asarray(jax.jit(token_losses, static_argnums=0)(model, params, batch))
     elif options.gradients is not None:
         model = _fresh_model(batch, tokenizer.vocab)
+        note = FRESH.format(model.config.architecture, options.seed)
     if options.gradients is not None and model is not None:
         model.check(batch, options.gradients)  # before anything is printed
         params = model.init(jax.random.key(options.seed)) if params is None else params
@@ -136,14 +125,38 @@ def _show(options: ShowOptions, console: Console) -> None:
             console.rule(style="dim")
         console.print(render_example(example, tokenizer, None if losses is None else losses[draw]))
         if options.gradients is not None and model is not None:
-            fresh = FRESH.format(model.config.architecture, options.seed)
-            console.print("" if opened else fresh, style="dim")
-            routing, width = options.gradients, console.width
-            console.print(
-                render_gradients(
-                    model, params, example, tokenizer=tokenizer, gradients=routing, width=width
-                )
-            )
+            console.print(note, style="dim")
+            drawn = {"gradients": options.gradients, "width": console.width}
+            console.print(render_gradients(model, params, example, tokenizer=tokenizer, **drawn))
+
+
+def _rows(
+    options: ShowOptions,
+    opened: tuple[RunDirectory, str, Experiment] | None,
+    tokenizer: Tokenizer,
+    console: Console,
+) -> Rows:
+    """The run's first training rows, or the text as often as asked."""
+    import jax
+    import numpy as np
+
+    from jaxdenoise.arrays import Rows
+    from jaxdenoise.data.store import prepare
+    from jaxdenoise.training.setup import build
+
+    if opened and options.text is None:
+        store = prepare(opened[2].data, console=console)
+        opened[0].check(opened[2], store.manifest)
+        setup = build(opened[2], store)
+        return jax.tree.map(lambda x: x[: options.draws], setup.batches[0])
+    ids = tokenizer.encode(options.text or SENTENCE)
+    return Rows(
+        tokens=np.tile(ids, (options.draws, 1)),
+        lengths=np.full(options.draws, len(ids), np.int32),
+        example_ids=np.arange(options.draws, dtype=np.uint32),
+        epochs=np.zeros(options.draws, np.uint32),
+        seed=options.seed,
+    )
 
 
 def _fresh_model(batch: Example, vocab: Vocabulary) -> Model:

@@ -24,10 +24,11 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
     console.print(
         f"{results['gap_closed']:.1%} of the gap from unigram to bigram closed, on text targets"
     )
-    console.print(
-        f"sentinels and EOS apart: loss {held_out['special_loss']:.3f}, accuracy "
-        f"{held_out['special_accuracy']:.1%}"
-    )
+    if held_out.get("special_targets", 1):
+        console.print(
+            f"special targets apart: loss {held_out['special_loss']:.3f}, accuracy "
+            f"{held_out['special_accuracy']:.1%}"
+        )
     minutes, seconds = divmod(round(results["seconds"]["total"]), 60)
     console.print(
         f"{results['parameters']:,} parameters, {results['steps']:,} steps in "

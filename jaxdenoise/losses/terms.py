@@ -74,7 +74,7 @@ def sum_up(
         z_loss=jnp.sum(squares, dtype=wide(squares.dtype)),
         correct=jnp.sum(counted & values.correct, dtype=jnp.float32),
         targets=number,
-        weight=jnp.sum(weights, dtype=jnp.float32),
+        weight=jnp.sum(weights, dtype=wide(weights.dtype)),
         count=number if count is None else jnp.sum(count, dtype=jnp.float32),
     )
 
@@ -140,6 +140,7 @@ def sequence_weights(
       >>> sequence_weights(weights, segment_ids).tolist()
       [0.5, 0.5, 0.0, 1.0]
     """
+    weights = jnp.asarray(weights, jnp.result_type(float))
 
     def one_row(weights: AnyArray, segments: AnyArray) -> AnyArray:
         totals = jax.ops.segment_sum(weights, segments, num_segments=weights.shape[-1] + 1)

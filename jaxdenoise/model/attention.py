@@ -5,6 +5,7 @@ Each of a stack's streams (`streams`) has its own queries; all see the keys of a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +23,7 @@ from jaxdenoise.model.streams import Reach, Sight, Streams, Surroundings
 HIDDEN_LOGIT = -1e9  # finite, so that a query which sees nothing gives no NaN
 
 Heads = Float[AnyArray, "H _ D"]
+Parts = Sequence[Heads]
 
 
 def visible(
@@ -46,12 +48,15 @@ def visible(
 
 def attend(
     query: Float[AnyArray, "H Tq D"],
-    key: Float[AnyArray, "H Tk D"],
-    value: Float[AnyArray, "H Tk D"],
+    keys: Sequence[Heads],
+    values: Sequence[Heads],
     seen: Bool[AnyArray, "Tq Tk"],
     bias: Float[AnyArray, "H Tq Tk"] | None = None,
 ) -> tuple[Float[AnyArray, "H Tq D"], Float[AnyArray, "H Tq"]]:
     """softmax(q·kᵀ + bias)·v over the keys that are seen, unscaled, softmax in float32.
+
+    Keys and values come in parts, whose sizes add up to Tk, and each part has products of its own:
+    where one is stopped, its gradient is not computed to be thrown away.
 
     The division by the softmax's sum comes after the product with the values: D numbers a query
     to divide instead of Tk.
@@ -60,7 +65,9 @@ def attend(
       The output, 0 for a query that sees nothing, and the largest logit of each query (no
       gradient).
     """
-    logits = jnp.einsum("hqd,hkd->hqk", query, key, preferred_element_type=wide(query.dtype))
+    precise = wide(query.dtype)
+    parts = [jnp.einsum("hqd,hkd->hqk", query, k, preferred_element_type=precise) for k in keys]
+    logits = _joined(parts)
     if bias is not None:
         logits = _add_bias(logits, bias)
     logits = jnp.where(seen, logits, HIDDEN_LOGIT)
@@ -68,8 +75,10 @@ def attend(
     weights = jnp.exp(logits - largest[..., None])
     total = jnp.sum(weights, axis=-1, keepdims=True)
     total = jnp.where(total > 0, total, 1)
-    summed = jnp.einsum("hqk,hkd->hqd", weights.astype(value.dtype), value)
-    return (summed.astype(total.dtype) / total).astype(value.dtype), largest
+    ends = np.cumsum([value.shape[1] for value in values])[:-1]
+    shares = jnp.split(weights.astype(query.dtype), ends, axis=-1)
+    summed = [jnp.einsum("hqk,hkd->hqd", w, v) for w, v in zip(shares, values, strict=True)]
+    return (sum(summed[1:], summed[0]).astype(total.dtype) / total).astype(query.dtype), largest
 
 
 @jax.custom_batching.custom_vmap
@@ -121,23 +130,23 @@ class Attention(Layer):
 
     @nn.compact
     def __call__(self, streams: Streams, around: Surroundings, reach: Reach) -> Streams:
-        weights = self._weights()
-        own = [weights] + [jax.lax.stop_gradient(weights)] * (len(streams) - 1)
+        weights, stopped = self._weights(), jax.lax.stop_gradient
+        own = [weights] + [stopped(weights)] * (len(streams) - 1)
         names = ("query",) if self.kind == "cross" else ("query", "key", "value")
         rotated = self.kind != "cross" or self.config.continued_positions
         parts = [
             self._project(x, kernels, names, sight.positions if rotated else None, reach)
             for x, kernels, sight in zip(streams, own, around.sights, strict=True)
         ]
-        key, value, places = self._asked([part[1:] for part in parts], weights, around, reach)
+        keys, values, places = self._asked([part[1:] for part in parts], weights, around, reach)
         outputs, peaks = [], []
         for number, (query, *_) in enumerate(parts):
             if number:  # context: nothing flows back from it
-                key, value = jax.lax.stop_gradient(key), jax.lax.stop_gradient(value)
+                keys, values = ([stopped(_joined(x, axis=1))] for x in (keys, values))
             asking = around.sights[number]
             bias = None if self.kind == "cross" else around.biases[number]
-            seen = [visible(asking, sight, window) for sight, window in places]
-            output, largest = attend(query, key, value, jnp.concatenate(seen, axis=1), bias)
+            seen = _joined([visible(asking, sight, window) for sight, window in places])
+            output, largest = attend(query, keys, values, seen, bias)
             peaks.append(jnp.max(jnp.where(asking.segment_ids > 0, largest, HIDDEN_LOGIT)))
             joined = jnp.moveaxis(output, 0, 1).reshape(output.shape[1], -1)
             outputs.append(_affine(joined, own[number], "out"))
@@ -150,7 +159,7 @@ class Attention(Layer):
         weights: dict[str, jax.Array],
         around: Surroundings,
         reach: Reach,
-    ) -> tuple[Heads, Heads, list[tuple[Sight, AnyArray | None]]]:
+    ) -> tuple[Parts, Parts, list[tuple[Sight, AnyArray | None]]]:
         """The keys and values that every query asks, and where they stand: sights and windows."""
         pairs = [pair for pair in pairs if pair]
         places: list[Any] = [(s, reach.window) for s in around.sights] if pairs else []
@@ -163,9 +172,8 @@ class Attention(Layer):
             names = ("key", "value")
             pairs.append(self._project(around.memory, weights, names, positions, reach))
             places.append((around.memory_sight, None))
-        joined = [jnp.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True)]
-        key, value = joined if len(pairs) > 1 else pairs[0]
-        return key, value, places
+        keys, values = zip(*pairs, strict=True)
+        return keys, values, places
 
     def _weights(self) -> dict[str, jax.Array]:
         """Kernels by name; biases and norms where the model has them."""
@@ -233,6 +241,10 @@ def query_init(config: ModelConfig) -> Initializer:
 def _affine(x: Float[AnyArray, "T rows"], weights: dict[str, jax.Array], name: str) -> Hidden:
     product = dense(x, weights[name])
     return product + weights[f"{name}_bias"] if f"{name}_bias" in weights else product
+
+
+def _joined(parts: Sequence[AnyArray], axis: int = -1) -> AnyArray:
+    return jnp.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
 
 
 def _stop_except(live: Bool[AnyArray, "T"], x: Heads) -> Heads:

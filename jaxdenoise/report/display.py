@@ -208,7 +208,9 @@ def _loss_table(example: Example, tokenizer: Tokenizer, losses: np.ndarray) -> T
 
 
 def _quoted(piece: str) -> str:
-    return piece.replace("\n", "⏎").replace(" ", "␣") if piece.strip() != piece else piece
+    if piece.strip() == piece:
+        return piece
+    return piece.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
 
 
 def _label(tokenizer: Tokenizer | None, token: int) -> str:

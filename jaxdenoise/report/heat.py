@@ -62,7 +62,7 @@ def _summary(flow: GradientFlow, norms: Mapping[str, np.ndarray]) -> Text:
     counts = []
     for stack, x in norms.items():
         silent = (x == 0).all(axis=(0, 1))
-        share = _percent(silent.mean())
+        share = _percent(silent.sum() / max(len(silent), 1))
         counts.append(f"{silent.sum()} of {len(silent)} {stack} positions ({share})")
     shown, number = len(flow.tokens), flow.number
     some = f"{number} target" if number == 1 else f"{number} targets"

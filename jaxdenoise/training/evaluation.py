@@ -52,6 +52,7 @@ class Evaluator:
         for name, terms in sums.items():
             result[f"{name}_loss"] = terms.loss / max(terms.weight, 1)
             result[f"{name}_accuracy"] = terms.correct / max(terms.targets, 1)
+            result[f"{name}_targets"] = terms.targets
         result["bits_per_byte"] = self._bits_per_byte(sums["text"].loss)
         return result
 

@@ -106,7 +106,7 @@ def run_steps(
         state = backend.place(state)
         step = backend.compile(setup.step(), state, backend.split(setup.batches[0]))
     clock.compiling = clock.stop()
-    log = _Log(setup, metrics, clock)
+    log = _Log(setup, metrics, clock, console)
     feed = iterate(setup.batches, start=start, threads=training.reading_threads)
     with ProgressLine(console, training.steps) as line, _signals() as stop:
         clock.start()
@@ -139,8 +139,9 @@ def run_steps(
 class _Log:
     """Holds the metrics of a step until the next one is on its way, then writes them."""
 
-    def __init__(self, setup: Setup, metrics: MetricsFile, clock: Clock):
+    def __init__(self, setup: Setup, metrics: MetricsFile, clock: Clock, console: Console):
         self._setup, self._metrics, self._clock = setup, metrics, clock
+        self._console, self._warned = console, False
         optimizer, training = setup.experiment.optimizer, setup.experiment.training
         schedule = build_schedule(optimizer, training.steps)
         # All at once and beforehand: on the device each would wait for the step under way.
@@ -158,6 +159,7 @@ class _Log:
         number, values = self._held
         self._held = None
         values = self._setup.backend.fetch(values)  # waits for the step
+        self._warn(number, values)
         clock = self._clock
         clock.stepping += clock.stop()
         now = (clock.stepping, clock.waiting, clock.source_tokens)
@@ -177,6 +179,19 @@ class _Log:
             speed["tokens_per_second"],
             seconds_left,
             clock.wait_share,
+        )
+
+    def _warn(self, number: int, values: Metrics) -> None:
+        """Says once that targets are lost; how many is in every row of the metrics."""
+        if self._warned or not values["lost_targets"]:
+            return
+        self._warned = True
+        name = self._setup.objective.name
+        self._console.print(
+            f"step {number}: {values['lost_targets']:.0f} targets were lost, beside "
+            f"{values['targets']:.0f}: objective {name} selects fewer positions than it predicts "
+            "(lost_targets in metrics.jsonl)",
+            style="yellow",
         )
 
 

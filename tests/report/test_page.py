@@ -67,7 +67,7 @@ def run(tmp_path, tiny) -> RunDirectory:
     run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     figures = {"text_loss": 5.0, "text_accuracy": 0.2, "bits_per_byte": 3.1}
     results = {
-        "held_out": {**figures, "special_loss": 0.5, "special_accuracy": 0.9},
+        "held_out": {**figures, "special_loss": 0.5, "special_accuracy": 0.9, "special_targets": 7},
         "baselines": {
             "unigram": {**figures, "text_loss": 6.0},
             "bigram": {**figures, "text_loss": 4.0},

@@ -27,7 +27,7 @@ def model() -> Model:
     return Model(config, 1024)
 
 
-def run(name, model, objective, rows, tx, steps=1, params=None):
+def run(name, model, objective, rows, tx, steps=1, params=None, **options):
     """The state after some steps on a backend, and the metrics of each."""
     backend = parallel.make_backend(name, len(UNEVEN))
     state = init(jax.random.key(0), model, tx)
@@ -35,7 +35,8 @@ def run(name, model, objective, rows, tx, steps=1, params=None):
         state = state.replace(params=jax.tree.map(jnp.copy, params), opt_state=tx.init(params))
     state = backend.place(state)
     first = backend.split(rows)
-    step = backend.compile(make_step(objective, model, tx, across=backend.across), state, first)
+    pure = make_step(objective, model, tx, across=backend.across, **options)
+    step = backend.compile(pure, state, first)
     metrics = []
     for number in range(steps):
         batch = rows.replace(epochs=rows.epochs + np.uint32(number))
@@ -92,6 +93,38 @@ def test_gradients_agree_with_one_device(model, vocab, make_rows, dtype, toleran
     )
 
 
+@pytest.mark.parametrize(
+    ("architecture", "name", "gradients"),
+    [("encoder", "masked_lm", "full"), ("decoder", "causal_prefix_lm", "output_only")],
+)
+def test_other_architectures_agree_too(architecture, name, gradients, vocab, make_rows):
+    """In micro-batches on eight devices against all rows at once on one."""
+    objective = jd.configure(name).build(vocab)
+    rows = make_rows(16, 40, lengths=UNEVEN)
+    with jax.enable_x64(True):
+        shape = {"width": 16, "mlp_width": 32, "heads": 2, "head_width": 8}
+        config = jd.ModelConfig(
+            architecture=architecture,
+            encoder_layers=2,
+            decoder_layers=2,
+            positions="rotary",
+            compute_dtype="float64",
+            **shape,
+        )
+        model = Model(config, 1024)
+        params = jax.tree.map(lambda x: x.astype("float64"), model.init(jax.random.key(0)))
+        found = {}
+        for backend, parts in (("single", 1), ("pmap", 2)):
+            options = {"gradients": gradients, "micro_batches": parts}
+            found[backend] = run(
+                backend, model, objective, rows, keep_gradient(), params=params, **options
+            )
+        (one, [metrics]), (eight, [others]) = found["single"], found["pmap"]
+        assert_gradients_agree(eight.opt_state, one.opt_state, 1e-10)
+    for field in ("loss", "accuracy", "targets", "clean_rows", "lost_targets"):
+        np.testing.assert_allclose(others[field], metrics[field], rtol=1e-10)
+
+
 def test_loss_curves_agree_for_twenty_steps(model, vocab, make_rows):
     objective = jd.configure("span_corruption").build(vocab)
     rows = make_rows(16, 40, lengths=UNEVEN)
@@ -134,3 +167,5 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_nearest_size
         parallel.make_backend("pmap", 20)
     with pytest.raises(UserError, match="give 8 or 8"):
         parallel.make_backend("pmap", 4)
+    with pytest.raises(UserError, match="8 devices × 2 micro-batches do not divide; give 16 or 32"):
+        parallel.make_backend("pmap", 24, 2)
