@@ -24,6 +24,9 @@ from jaxdenoise.training.step import corrupt
 from jaxdenoise.vocabulary import Vocabulary
 
 BATCH, RAW_LENGTH = 256, 568  # inputs of 512 at T5's density and span length
+TIMED_LOSS = (8, 114, 512, 32_128)  # rows, targets of each, width, T5's vocabulary
+LARGE_LOSS = (8, 1024, 512, 131_072)  # compiled for its memory, not run
+ROUTED = (8, 512, 256, 4)  # rows, tokens of each, width, layers
 SPAN = 0.2  # seconds of either function before it is the other's turn
 
 
@@ -160,14 +163,19 @@ class Compared:
 def loss_against_logits(rounds: int = 9) -> Compared:
     """Projection and loss in one (first) against logits first (second), with gradients.
 
-    Time with T5's vocabulary of 32,128 on 912 targets of width 512, which is 8 rows of span
-    corruption; memory with 131,072 ids on 8,192 targets, compiled but not run.
+    Time of `TIMED_LOSS`, which is 8 rows of T5's span corruption; memory of `LARGE_LOSS`.
     """
+    rows, length, width, size = TIMED_LOSS
     rng = np.random.default_rng(0)
-    hidden = jnp.asarray(rng.normal(size=(8, 114, 512)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(512, 32_128)) * 512**-0.5, jnp.float32)
-    targets = jnp.asarray(rng.integers(0, 32_128, (8, 114)))
-    weights = jnp.ones((8, 114))
+    args = (
+        jnp.asarray(rng.normal(size=(rows, length, width)), jnp.float32),
+        jnp.asarray(rng.normal(size=(width, size)) * width**-0.5, jnp.float32),
+        jnp.asarray(rng.integers(0, size, (rows, length)), jnp.int32),
+        jnp.ones((rows, length), jnp.float32),
+    )
+    rows, length, width, size = LARGE_LOSS
+    large = [(rows, length, width), (width, size), (rows, length), (rows, length)]
+    shapes = [jax.ShapeDtypeStruct(s, x.dtype) for s, x in zip(large, args, strict=True)]
 
     def logits_first(hidden: Any, projection: Projection, targets: Any, weights: Any) -> LossTerms:
         return loss_terms(projection(hidden), targets, weights)
@@ -178,45 +186,35 @@ def loss_against_logits(rounds: int = 9) -> Compared:
 
         return jax.jit(jax.value_and_grad(total, argnums=(0, 1))).lower(*args).compile()
 
-    shapes = [
-        jax.ShapeDtypeStruct(shape, dtype)
-        for shape, dtype in (
-            ((8, 1024, 512), jnp.float32),
-            ((512, 131_072), jnp.float32),
-            ((8, 1024), jnp.int32),
-            ((8, 1024), jnp.float32),
-        )
-    ]
-    args = (hidden, kernel, targets, weights)
     one, other = (compile(function, *args) for function in (projected_terms, logits_first))
-    large = [compile(function, *shapes) for function in (projected_terms, logits_first)]
+    memory = [_temporaries(compile(f, *shapes)) for f in (projected_terms, logits_first)]
     times = time_in_turn(lambda: one(*args), lambda: other(*args), rounds)
-    return Compared(times=times, memory=(_temporaries(large[0]), _temporaries(large[1])))
+    return Compared(times=times, memory=(memory[0], memory[1]))
 
 
 def output_only_against_full(context: float, rounds: int = 9) -> Compared:
     """Gradients through every position (first) against the outputs alone (second).
 
-    A rotary decoder of 4 layers of 256 on 8 rows of 512 tokens, the first `context` of which is
-    not predicted. Both project the outputs alone; the optimizer is left out.
+    A rotary decoder and rows of which the first `context` is not predicted. Both project the
+    outputs alone; the optimizer is left out.
     """
-    length, size = 512, 4096
+    (rows, length, width, layers), size = ROUTED, 4096
     outputs = round(length * (1 - context))
     config = ModelConfig(
         architecture="decoder",
         positions="rotary",
         scaled_attention=True,
-        width=256,
-        mlp_width=512,
+        width=width,
+        mlp_width=2 * width,
         heads=4,
-        head_width=64,
-        decoder_layers=4,
+        head_width=width // 4,
+        decoder_layers=layers,
     )
     model = Model(config, size)
     params = model.init(jax.random.key(0))
     rng = np.random.default_rng(0)
-    tokens = jnp.asarray(rng.integers(0, size, (8, length)))
-    predicted = jnp.tile(jnp.arange(length) >= length - outputs, (8, 1))
+    tokens = jnp.asarray(rng.integers(0, size, (rows, length)))
+    predicted = jnp.tile(jnp.arange(length) >= length - outputs, (rows, 1))
     batch = Example(
         decoder_input_tokens=tokens,
         decoder_target_tokens=jnp.roll(tokens, -1, axis=1),

@@ -75,8 +75,9 @@ def attend(
     weights = jnp.exp(logits - largest[..., None])
     total = jnp.sum(weights, axis=-1, keepdims=True)
     total = jnp.where(total > 0, total, 1)
-    ends = np.cumsum([value.shape[1] for value in values])[:-1]
-    shares = jnp.split(weights.astype(query.dtype), ends, axis=-1)
+    shares = [weights.astype(query.dtype)]
+    if len(values) > 1:  # one part would be split into a copy, kept for the backward pass
+        shares = jnp.split(shares[0], np.cumsum([v.shape[1] for v in values])[:-1], axis=-1)
     summed = [jnp.einsum("hqk,hkd->hqd", w, v) for w, v in zip(shares, values, strict=True)]
     return (sum(summed[1:], summed[0]).astype(total.dtype) / total).astype(query.dtype), largest
 

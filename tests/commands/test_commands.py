@@ -42,7 +42,8 @@ def test_train_report_show_and_infill(command, tmp_path):
     longer = ("--data.raw-length", "50", "--run-dir", "runs/bold")  # sentences fit into a row
     status, out = command("train", "tiny_run", *longer)
     assert status == 0
-    for wanted in ("unigram", "bigram", "this model", "bits/byte", "of the gap", "sentinels and"):
+    figures = ("unigram", "bigram", "this model", "bits/byte", "of the gap", "special targets")
+    for wanted in figures:
         assert wanted in out
     assert "12 steps" in out
     assert "report: runs/bold/report.html" in out
@@ -185,9 +186,15 @@ def test_a_users_objective_trains_an_encoder_and_is_used_again(command, tmp_path
 
 def test_bench_prints_ratios_and_writes_them(command, monkeypatch, tmp_path):
     monkeypatch.setattr("jaxdenoise.bench.SPAN", 0.001)
+    monkeypatch.setattr("jaxdenoise.bench.TIMED_LOSS", (2, 5, 8, 100))
+    monkeypatch.setattr("jaxdenoise.bench.LARGE_LOSS", (8, 128, 8, 2**20))
+    monkeypatch.setattr("jaxdenoise.bench.ROUTED", (2, 64, 32, 2))
     status, out = command("bench", "--experiment", "tiny_run", "--output", "bench.json")
     assert status == 0
     assert "with NumPy" in out
     found = read_json(tmp_path / "bench.json")
     assert found["corruption"]["ratio"] > 0
     assert 0 < found["step"]["ratio"] < 1
+    assert found["loss"]["memory"][0] < 0.1 * found["loss"]["memory"][1]
+    assert found["gradients"]["80%"]["memory"][1] < found["gradients"]["80%"]["memory"][0]
+    assert "with 0% context, full takes" in " ".join(out.split())
