@@ -24,6 +24,24 @@ def check_vocabulary_size(vocabulary_size: int, sentinels: int) -> None:
     )
 
 
+GRADIENTS = {
+    "encoder_decoder": ("full", "encoder", "decoder"),
+    "encoder": ("full",),
+    "decoder": ("full", "output_only"),
+}
+"""What gradients may flow through, by architecture."""
+
+
+def check_gradients(architecture: str, gradients: str) -> None:
+    """Raises `UserError` unless gradients can be routed so in this architecture."""
+    allowed = GRADIENTS[architecture]
+    require(
+        gradients in allowed,
+        f"gradients are {gradients!r}; with model.architecture {architecture} they can be "
+        f"{', '.join(allowed)}",
+    )
+
+
 def _positive(section: str, config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)

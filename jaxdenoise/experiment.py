@@ -19,7 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxdenoise.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from jaxdenoise.config import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    check_gradients,
+)
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.objectives import ObjectiveConfig, configure
 from jaxdenoise.presets import shaped_as
@@ -50,6 +56,7 @@ class Experiment:
 
     def __post_init__(self):
         require(0 <= self.seed < 2**32, f"seed is {self.seed}; it must be in [0, 2^32)")
+        check_gradients(self.model.architecture, self.training.gradients)
         trained = self.data.tokenizer is None  # another tokenizer's sentinels are counted later
         self.objective.check(self.data.raw_length, self.data.sentinels if trained else None)
 

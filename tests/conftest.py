@@ -57,8 +57,11 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Token stores of the tests, away from the user's."""
-    place = tmp_path_factory.mktemp("cache")
+    """Token stores of the tests, away from the user's; one for all workers."""
+    together = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if together else base) / "cache"
+    place.mkdir(exist_ok=True)
     os.environ["JAXDENOISE_CACHE"] = str(place)
     return place
 

@@ -66,7 +66,8 @@ def test_a_model_is_named_on_the_command_line():
     assert (model.architecture, model.encoder_layers) == ("encoder", 12)
     again = override(Experiment(), {"model": "bert_base", "model.width": 64, "model.norm": "rms"})
     assert again.model == model
-    assert override(Experiment(), {"model.name": "t5_1_0_base"}).model == presets["t5_base"].config
+    named = override(Experiment(), {"model.name": "t5_1_0_base"})
+    assert named.model == presets["t5_1_0_base"].config
 
 
 def test_a_model_is_named_in_a_config():
@@ -75,7 +76,7 @@ def test_a_model_is_named_in_a_config():
     load_experiments()
     plain = {"experiment": "quickstart", "axes": {"model": ["t5_1_0_small", "bert_base"]}}
     runs = resolve("x", plain).runs
-    assert [run.name for run in runs] == ["model=t5_small,seed=0", "model=bert_base,seed=0"]
+    assert [run.name for run in runs] == ["model=t5_1_0_small,seed=0", "model=bert_base,seed=0"]
     assert [run.experiment.model.width for run in runs] == [512, 768]
 
 
@@ -90,7 +91,10 @@ def test_what_is_no_shape_stays_the_experiments():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "bert_bse"}, "unknown model 'bert_bse': did you mean 'bert_base'.* t5_small"),
+        (
+            {"model": "bert_bse"},
+            "unknown model 'bert_bse': did you mean 'bert_base'.* t5_1_0_small",
+        ),
         ({"model.name": 3}, "unknown model '3'"),
         ({"model": ["bert_base", "t5_1_0_base"]}, "--model takes one name, not 2"),
         ({"model": "bert_base", "model.widht": 3}, "did you mean 'model.width'"),

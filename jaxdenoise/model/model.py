@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxdenoise.arrays import AnyArray, Example, Key, Params, Projection
-from jaxdenoise.config import ModelConfig
+from jaxdenoise.config import ModelConfig, check_gradients
 from jaxdenoise.errors import require
 from jaxdenoise.model.transformer import Transformer, predicting_stack
 from jaxdenoise.vocabulary import Vocabulary
@@ -185,12 +185,7 @@ class Model:
     def check(self, batch: Example, gradients: str = "full") -> None:
         """Raises `UserError` if the model cannot be applied to such a batch; shapes are enough."""
         config = self.config
-        allowed = GRADIENTS[config.architecture]
-        require(
-            gradients in allowed,
-            f"gradients are {gradients!r}; with model.architecture {config.architecture} they can "
-            f"be {', '.join(allowed)}",
-        )
+        check_gradients(config.architecture, gradients)
         if config.positions != "learned":
             return
         stacks = [
@@ -207,13 +202,6 @@ class Model:
             "raise it, or shorten data.raw_length",
         )
 
-
-GRADIENTS = {
-    "encoder_decoder": ("full", "encoder", "decoder"),
-    "encoder": ("full",),
-    "decoder": ("full", "output_only"),
-}
-"""What gradients may flow through, by architecture."""
 
 FROZEN = {
     "encoder": ("decoder", "decoder_embedding", "projection", "prediction", "prediction_bias"),
