@@ -9,12 +9,18 @@ MOST_SECONDS = 300
 MOST_DATA_WAIT = 0.02
 LEAST_SPEED_UP = 6
 MOST_CORRUPTION = 0.02
+LEAST_ROUTING = 2.0  # with 80% context
+MOST_MEMORY = 0.1  # of the loss, against logits first
+MOST_TIME = 1.1  # of what should cost the same, on a machine with other things to do
 
 run, bench = map(Path, sys.argv[1:])
 results = json.loads((run / "results.json").read_text("utf-8"))
 figures = json.loads(bench.read_text("utf-8"))
 seconds, corruption = results["seconds"]["total"], figures["corruption"]["ratio"]
 share = figures["step"]["ratio"]
+loss, routed = figures["loss"], figures["gradients"]
+memory = loss["memory"][0] / loss["memory"][1]
+nothing = 1 / routed["0%"]["ratio"]
 found = {
     "gap closed": (results["gap_closed"], results["gap_closed"] >= LEAST_GAP_CLOSED),
     "seconds of training": (seconds, seconds <= MOST_SECONDS),
@@ -23,6 +29,10 @@ found = {
     "bytes of report": (size := (run / "report.html").stat().st_size, size > 100_000),
     "corruption against NumPy": (corruption, corruption >= LEAST_SPEED_UP),
     "corruption in a step": (share, share < MOST_CORRUPTION),
+    "memory of the loss": (memory, memory < MOST_MEMORY),
+    "time of the loss": (loss["ratio"], loss["ratio"] < MOST_TIME),
+    "output_only at 80% context": (speed := routed["80%"]["ratio"], speed >= LEAST_ROUTING),
+    "output_only at 0% context": (nothing, nothing < MOST_TIME),
 }
 for name, (value, holds) in found.items():
     print(f"{'holds' if holds else 'FAILS'}  {name}: {value:.6g}")

@@ -16,6 +16,7 @@ from flax import struct
 from jaxtyping import Bool, Float, Int, UInt
 
 from jaxdenoise import keys
+from jaxdenoise.errors import UserError
 
 AnyArray = jax.Array | np.ndarray
 Key = jax.Array
@@ -105,8 +106,8 @@ class Example:
     holds: an encoder is bidirectional, a decoder causal.
 
     `*_selected` are the places of the positions that are predicted, as many as a row can have at
-    most, so that the model projects those alone on the vocabulary; None selects all. What a
-    target's weight is elsewhere is lost, and counted: `unselected`.
+    most, so that the model projects those alone on the vocabulary; None selects all. A target
+    elsewhere is lost, and counted: `unselected`. See `part_places` for slots to spare.
 
     `count` is what the example divides by when a loss is normalised by it: often, but not always,
     the number of targets.
@@ -134,35 +135,66 @@ class Example:
             stack, "input_tokens", "segment_ids", "positions"
         )
         if tokens is None or segment_ids is None:
-            raise ValueError(f"the example has no {stack} inputs")
+            raise UserError(f"the example has no {stack} inputs")
         return tokens, segment_ids, positions
 
     def targets(self, stack: str) -> tuple[AnyArray, AnyArray]:
         """Target tokens and loss weights of a stack."""
         tokens, weights = self._fields(stack, "target_tokens", "loss_weights")
         if tokens is None or weights is None:
-            raise ValueError(f"the example has no {stack} targets")
+            raise UserError(f"the example has no {stack} targets")
         return tokens, weights
 
-    def predictions(self, stack: str) -> tuple[AnyArray, AnyArray]:
+    def places(self, stack: str) -> Int[AnyArray, "*B P"] | None:
+        """Where the selected positions stand, each once and in order; None if all are selected."""
+        [selected] = self._fields(stack, "selected")
+        return None if selected is None else part_places(selected, self.size(stack))[0]
+
+    def selected_targets(self, stack: str) -> tuple[AnyArray, AnyArray]:
         """Target tokens and loss weights of the selected positions, or of all."""
         tokens, weights = self.targets(stack)
-        [selected] = self._fields(stack, "selected")
-        if selected is None:
+        places = self.places(stack)
+        if places is None:
             return tokens, weights
-        take = functools.partial(jnp.take_along_axis, indices=selected, axis=-1)
+        take = functools.partial(jnp.take_along_axis, indices=places, axis=-1)
         return take(jnp.asarray(tokens)), take(jnp.asarray(weights))
 
     def unselected(self, stack: str) -> Float[AnyArray, "*B"]:
         """Targets that are lost because the selection has no room for them."""
         counts = [
             jnp.sum(jnp.asarray(weights) != 0, axis=-1, dtype=jnp.float32)
-            for weights in (self.targets(stack)[1], self.predictions(stack)[1])
+            for weights in (self.targets(stack)[1], self.selected_targets(stack)[1])
         ]
         return counts[0] - counts[1]
 
+    def size(self, stack: str) -> int:
+        """T, the positions of a stack."""
+        return self.inputs(stack)[0].shape[-1]
+
     def _fields(self, stack: str, *names: str) -> list[Any]:
         return [getattr(self, f"{stack}_{name}") for name in names]
+
+
+def part_places(
+    selected: Int[AnyArray, "*B P"], size: int
+) -> tuple[Int[AnyArray, "*B P"], Int[AnyArray, "*B C"]]:
+    """The places that are selected, and the C = size − P others, each in order.
+
+    A place given twice counts once and one outside [0, size) not at all, so that a selection may be
+    filled up as `jnp.nonzero` does it; other places then fill up the first part.
+
+    Example:
+      >>> [part.tolist() for part in part_places(jnp.array([4, 2, 2]), 5)]
+      [[2, 4, 0], [1, 3]]
+    """
+
+    def one_row(selected: AnyArray) -> tuple[AnyArray, AnyArray]:
+        inside = (selected >= 0) & (selected < size)
+        chosen = jnp.zeros(size, bool).at[jnp.where(inside, selected, size)].set(True, mode="drop")
+        order = jnp.argsort(~chosen, stable=True)
+        return order[: selected.shape[-1]], order[selected.shape[-1] :]
+
+    return jnp.vectorize(one_row, signature="(p)->(q),(r)")(jnp.asarray(selected))
 
 
 @struct.dataclass
@@ -215,7 +247,7 @@ class Projection:
         rows = hidden.reshape(-1, hidden.shape[-1]).astype(dtype) * self.scale
         logits = rows @ self.kernel.astype(dtype)
         logits = logits if self.bias is None else logits + self.bias.astype(dtype)
-        return logits.reshape(*hidden.shape[:-1], -1)
+        return logits.reshape(*hidden.shape[:-1], self.kernel.shape[-1])
 
 
 @struct.dataclass

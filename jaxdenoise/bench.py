@@ -225,9 +225,8 @@ def output_only_against_full(context: float, rounds: int = 9) -> Compared:
 
     def compile(gradients: str) -> Any:
         def total(params: Any, batch: Example) -> Any:
-            hidden, _ = model.hidden(params, batch, gradients=gradients)
-            predictions = batch.predictions("decoder")
-            return projected_terms(hidden, model.projection(params), *predictions).loss
+            hidden, projection, _ = model.forward(params, batch, gradients=gradients)
+            return projected_terms(hidden, projection, *batch.selected_targets("decoder")).loss
 
         return jax.jit(jax.value_and_grad(total)).lower(params, batch).compile()
 

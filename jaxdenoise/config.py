@@ -138,7 +138,8 @@ class ModelConfig:
       prediction_head: a dense layer, activation and norm before the projection (BERT).
       prediction_bias: one number for each id, added to the logits (BERT, BART).
       initial_scale: standard deviation of every fresh matrix; None for T5's, by fan-in.
-      dropout_rate: in training.
+      dropout_rate: in training, of embeddings, of what each sublayer adds and inside the MLP; not
+        of attention weights.
       compute_dtype: of matrix products; parameters, softmax, logits and loss are float32.
         float64 is for checking gradients, with JAX's x64 mode on and parameters of that type.
       remat: what the backward pass computes again: nothing, whole blocks, or all but products.
@@ -191,7 +192,7 @@ class ModelConfig:
             value = getattr(self, name)
             require(value is None or value > 0, f"model.{name} is {value}; it must be above 0")
         require(
-            self.heads % self.query_groups == 0,
+            self.query_groups >= 1 and self.heads % self.query_groups == 0,
             f"model.key_value_heads is {self.key_value_heads}; it must divide model.heads "
             f"({self.heads})",
         )
@@ -210,7 +211,7 @@ class ModelConfig:
     @property
     def query_groups(self) -> int:
         """Heads of keys and values."""
-        return self.heads if self.key_value_heads is None else max(self.key_value_heads, 1)
+        return self.heads if self.key_value_heads is None else self.key_value_heads
 
     def layers(self, stack: str) -> int:
         """Blocks of a stack, "encoder" or "decoder"."""
@@ -300,6 +301,7 @@ class TrainingConfig:
       gradients: what the backward pass goes through: "full", every position that the loss depends
         on; "output_only", for a decoder, the positions that predict, the others' parameters
         stopped; "encoder" or "decoder", for both stacks, the parameters as used in that one.
+        Weight decay is no gradient: it moves the others too.
       normalisation: what the summed loss is divided by: the sum of the weights ("tokens"); the
         number of sequences, each with the mean of its own ("sequences"); the examples' counts
         ("count"); a "constant"; or nothing ("sum").

@@ -169,14 +169,16 @@ def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
     """
     from jaxdenoise.flags import parse_flags, to_flags
 
-    changes = dict(changes)
+    changes, named = dict(changes), {}
     name = _take_name(changes, "objective")
     if name is not None and name != experiment.objective.name:
-        experiment = dataclasses.replace(experiment, objective=configure(name))
+        named["objective"] = configure(name)
     name = _take_name(changes, "model")
     if name is not None:
-        experiment = dataclasses.replace(experiment, model=shaped_as(name, experiment.model))
-    return parse_flags(experiment, to_flags(changes))
+        named["model"] = shaped_as(name, experiment.model)
+        if "training.gradients" in changes:  # checked below, with the model that they are for
+            named["training"] = dataclasses.replace(experiment.training, gradients="full")
+    return parse_flags(dataclasses.replace(experiment, **named), to_flags(changes))
 
 
 def _take_name(changes: dict[str, Any], section: str) -> str | None:

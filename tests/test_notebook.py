@@ -1,9 +1,13 @@
 """The notebook cell that the framework is for, as a user would write it."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import jaxdenoise as jd
 from jaxdenoise.objectives import objectives
@@ -60,3 +64,13 @@ def test_gradients_stay_inside_their_segment():
     assert not real.all()
     assert (strength[..., ~real] == 0).all()
     assert (strength[..., real] > 0).all()
+
+
+@pytest.mark.slow
+def test_the_readmes_python_runs_as_printed(capsys):
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len(blocks) == 2
+    with objectives.scope():
+        exec(compile("\n".join(blocks), "README.md", "exec"), {})
+    assert "gradients output_only" in capsys.readouterr().out

@@ -119,3 +119,14 @@ def test_list_shows_them(capsys, monkeypatch):
         "encoder_decoder, 24 + 24 × 1024, 11.3B parameters",
     ):
         assert wanted in out
+
+
+def test_a_routing_is_checked_with_the_model_that_it_is_for():
+    """Both may change at once, whatever the experiment had."""
+    changes = {"model": "modern_base", "objective": "causal_prefix_lm"}
+    routed = override(Experiment(), {**changes, "training.gradients": "output_only"})
+    assert routed.training.gradients == "output_only"
+    back = {"model": "bert_base", "objective": "masked_lm", "training.gradients": "full"}
+    assert override(routed, back).training.gradients == "full"
+    with pytest.raises(UserError, match="encoder they can be full"):
+        override(routed, {"model": "bert_base"})

@@ -99,7 +99,6 @@ def _show(options: ShowOptions, console: Console) -> None:
     from jaxdenoise.model.model import build_model
     from jaxdenoise.report.display import render_example, render_gradients
     from jaxdenoise.training.run import restore_params
-    from jaxdenoise.training.setup import check_targets
     from jaxdenoise.training.step import corrupt, token_losses
 
     tokenizer = load_tokenizer(opened[0].path if opened else options.tokenizer)
@@ -110,7 +109,7 @@ def _show(options: ShowOptions, console: Console) -> None:
     note = ""
     if opened:
         model = build_model(opened[2].model, tokenizer.vocab)
-        check_targets(objective, model, rows.tokens.shape[-1])
+        model.check(batch)
         params = restore_params(opened[0], opened[2], model)
         losses = np.asarray(jax.jit(token_losses, static_argnums=0)(model, params, batch))
     elif options.gradients is not None:

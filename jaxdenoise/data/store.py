@@ -91,9 +91,11 @@ def prepare(
         building = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
         try:
             _build(building, config, corpus, identity, digest, console or Console(quiet=True))
-            if not place.exists():
-                building.chmod(0o755)  # a temporary folder is closed to others; a cache is shared
-                os.rename(building, place)
+            building.chmod(0o755)  # a temporary folder is closed to others; a cache is shared
+            os.rename(building, place)
+        except OSError:
+            if not (place / "manifest.json").exists():  # another process was faster: take its store
+                raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return TokenStore(place, json.loads((place / "manifest.json").read_text()))

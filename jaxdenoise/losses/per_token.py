@@ -121,8 +121,18 @@ class TokenValues(NamedTuple):
 def token_values(
     logits: Logits, targets: AnyArray, *, loss: Loss = cross_entropy, z_loss: float = 0.0
 ) -> TokenValues:
-    """The values of every position; `targets` are ids, or whatever else the loss takes."""
+    """The values of every position; `targets` are ids, or whatever else the loss takes.
+
+    Raises:
+      UserError: a loss that does not give one number for each target.
+    """
     losses = loss(logits, targets)
+    require(
+        losses.shape == logits.shape[:-1],
+        f"the loss gives {losses.shape} for logits {logits.shape}; it must give one number for "
+        "each target, unreduced; wrap one that is written for a single target in jax.vmap, once "
+        "for each leading axis",
+    )
     squares = z_loss * z_losses(logits) if z_loss else jnp.zeros_like(losses)
     ids = targets if targets.ndim < logits.ndim else jnp.argmax(targets, axis=-1)
     correct = jnp.argmax(logits, axis=-1) == ids

@@ -41,8 +41,8 @@ def projected_terms(
 ) -> LossTerms:
     """As `loss_terms(projection(hidden), …)`, by chunks of positions.
 
-    Only `loss` has a gradient, by hidden states, projection and weights, in reverse mode. The loss
-    function must not close over values that are differentiated.
+    Only `loss` has a gradient, by hidden states, projection and weights, in reverse mode. Where the
+    weight is 0, hidden states may hold anything, NaN too.
 
     Args:
       hidden: Float[B, T, width]; B is never cut, so that it may be spread over devices.
@@ -55,7 +55,9 @@ def projected_terms(
       chunk: positions at a time, of all B rows; by default as many as make `CHUNK_LOGITS`.
 
     Raises:
-      UserError: a chunk below 1.
+      UserError: a chunk below 1, weights of another shape, or a loss that does not give one number
+        for each target.
+      UnexpectedTracerError: a loss function that closes over values that are differentiated.
 
     Example:
       >>> hidden, kernel = jnp.ones((1, 3, 2)), jnp.zeros((2, 5))
@@ -65,6 +67,8 @@ def projected_terms(
       4.8283
     """
     weights = valid_weights(targets, jnp.asarray(weights), projection.kernel.shape[-1])
+    hidden = jnp.where(weights[..., None] != 0, hidden, 0)
+    projection = jax.tree.map(lambda x: x.astype(wide(x.dtype)), projection)
     chunks = _Chunks.of(hidden, projection, chunk)
 
     def per_token(logits: AnyArray, targets: AnyArray) -> TokenValues:
@@ -109,15 +113,15 @@ class _Chunks(NamedTuple):
     @classmethod
     def of(cls, hidden: AnyArray, projection: Projection, size: int | None) -> _Chunks:
         rows, total, _ = hidden.shape
-        fitting = max(CHUNK_LOGITS // (rows * projection.kernel.shape[-1]), 1)
-        wanted = fitting if size is None else size
+        fitting = CHUNK_LOGITS // max(rows * projection.kernel.shape[-1], 1)
+        wanted = max(fitting, 1) if size is None else size
         require(wanted >= 1, f"chunk is {size}; it must be at least 1")
-        number = -(-total // wanted)
-        return cls(total, -(-total // number))  # even pieces
+        number = max(-(-total // wanted), 1)
+        return cls(total, max(-(-total // number), 1))  # even pieces
 
     @property
     def number(self) -> int:
-        return -(-self.total // self.size)
+        return max(-(-self.total // self.size), 1)
 
     def fill(self, x: AnyArray) -> jax.Array:
         """[B, T, …] with zeros up to the end of the last chunk."""
@@ -131,7 +135,8 @@ class _Chunks(NamedTuple):
     def join(self, parts: jax.Array) -> jax.Array:
         """[number, B, size, …] back to [B, T, …]."""
         whole = jnp.moveaxis(parts, 0, 1)
-        return whole.reshape(whole.shape[0], -1, *whole.shape[3:])[:, : self.total]
+        filled = self.number * self.size
+        return whole.reshape(whole.shape[0], filled, *whole.shape[3:])[:, : self.total]
 
     def walk(self, function: Callable[[AnyArray], Any]) -> Any:
         """The function of every chunk's start, stacked."""
@@ -187,9 +192,9 @@ def _summed(per_token: PerToken, chunks: _Chunks) -> Callable[..., Any]:
         zeros = [jax.tree.map(jnp.zeros_like, projection)] if trained else []
         at_projection, (loss, z_loss, correct, losses, at_hidden) = chunks.fold(one, zeros)
         results = jax.tree.map(lambda x: jnp.sum(x, axis=0), (loss, (z_loss, correct)))
-        into = chunks.join(at_hidden), at_projection[0] if trained else None
         at_weights = jnp.where(at_zero, 0, chunks.join(losses)).astype(weights.dtype)
-        return results, (*into, None, at_weights)
+        gradients = chunks.join(at_hidden), at_projection[0] if trained else None, None, at_weights
+        return results, gradients
 
     def backward(gradients: Any, cotangents: Any):
         factor = cotangents[0]

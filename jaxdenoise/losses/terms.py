@@ -14,7 +14,7 @@ from jax.experimental import checkify
 from jaxtyping import Float, Int
 
 from jaxdenoise.arrays import AnyArray, LossTerms, wide
-from jaxdenoise.errors import UserError, unknown
+from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.losses.per_token import (
     Logits,
     Loss,
@@ -41,8 +41,8 @@ def loss_terms(
     Args:
       logits: Float[B, T, V], or any leading axes.
       targets: Int[B, T], or Float[B, T, V] for a loss between distributions.
-      weights: Float[B, T]; positions of weight 0 add nothing to any sum, whatever they hold, nor
-        do ids outside [0, V). Under `checked` such an id of positive weight is an error.
+      weights: Float[B, T]; positions of weight 0 add nothing to any sum, whatever their target,
+        nor do ids outside [0, V). Under `checked` such an id of another weight is an error.
       loss: per-token loss of (logits, targets).
       z_loss: coefficient of log(Z)².
       count: Float[B], what each example divides by; the number of its targets if None.
@@ -75,12 +75,20 @@ def sum_up(
         correct=jnp.sum(counted & values.correct, dtype=jnp.float32),
         targets=number,
         weight=jnp.sum(weights, dtype=wide(weights.dtype)),
-        count=number if count is None else jnp.sum(count, dtype=jnp.float32),
+        count=number if count is None else jnp.sum(count, dtype=wide(count.dtype)),
     )
 
 
 def valid_weights(targets: AnyArray, weights: Weights, size: int) -> Weights:
-    """The weights, 0 where the target is no id of [0, size)."""
+    """The weights, 0 where the target is no id of [0, size).
+
+    Raises:
+      UserError: not a weight for each target.
+    """
+    require(
+        weights.shape == targets.shape[: weights.ndim],
+        f"weights are {weights.shape}, targets {targets.shape}; give a weight for each target",
+    )
     if targets.ndim > weights.ndim or not jnp.issubdtype(targets.dtype, jnp.integer):
         return weights
     inside = is_inside(targets, size)
@@ -88,7 +96,7 @@ def valid_weights(targets: AnyArray, weights: Weights, size: int) -> Weights:
     checkify.debug_check(
         ~jnp.any(wrong),
         "target {target} is outside the vocabulary, [0, {size}); give padding weight 0",
-        target=jnp.max(jnp.where(wrong, targets, -(2**31))),
+        target=jnp.max(jnp.where(wrong, targets, -(2**31)), initial=-(2**31)),
         size=jnp.asarray(size),
     )
     return jnp.where(inside, weights, 0)
@@ -129,11 +137,12 @@ def sequence_weights(
     """Weights that sum to 1 in every sequence that has any: for the mean of sequences' means.
 
     Args:
-      weights: Float[…, T].
-      segment_ids: Int[…, T], in [0, T]; a packed row has several sequences.
+      weights: Float[…, T], at least 0.
+      segment_ids: Int[…, T], in [0, T], which `checked` checks; a packed row has several sequences.
 
     Returns:
-      Float[…, T]; their sum is the number of sequences that have a target.
+      Float[…, T]; their sum is the number of sequences that have a target. The loss by these
+      weights, divided by "tokens", is the mean of the sequences' means.
 
     Example:
       >>> weights, segment_ids = jnp.array([1.0, 1.0, 0.0, 2.0]), jnp.array([1, 1, 1, 2])
@@ -141,13 +150,19 @@ def sequence_weights(
       [0.5, 0.5, 0.0, 1.0]
     """
     weights = jnp.asarray(weights, jnp.result_type(float))
+    segment_ids = jnp.asarray(segment_ids)
+    checkify.debug_check(
+        jnp.all((segment_ids >= 0) & (segment_ids <= weights.shape[-1])),
+        "segment ids must be in [0, {size}], the length of the row",
+        size=jnp.asarray(weights.shape[-1]),
+    )
 
     def one_row(weights: AnyArray, segments: AnyArray) -> AnyArray:
         totals = jax.ops.segment_sum(weights, segments, num_segments=weights.shape[-1] + 1)
         mine = totals[segments]
         return jnp.where(mine > 0, weights / jnp.where(mine > 0, mine, 1), 0)
 
-    return jnp.vectorize(one_row, signature="(t),(t)->(t)")(weights, jnp.asarray(segment_ids))
+    return jnp.vectorize(one_row, signature="(t),(t)->(t)")(weights, segment_ids)
 
 
 def denominator(terms: LossTerms, by: str = "tokens", constant: float = 1.0) -> Float[AnyArray, ""]:
@@ -155,15 +170,14 @@ def denominator(terms: LossTerms, by: str = "tokens", constant: float = 1.0) -> 
 
     Args:
       terms: sums over everything, all devices included.
-      by: "tokens" (the sum of the weights), "sequences" (the same, of `sequence_weights`), "count"
-        (of the examples), "constant" or "sum" (nothing).
+      by: "tokens" (the sum of the weights), "count" (of the examples), "constant" or "sum"
+        (nothing). By sequences is by "tokens", with `sequence_weights`.
       constant: for "constant".
     """
     divisors = {
         "tokens": terms.weight,
-        "sequences": terms.weight,
         "count": terms.count,
-        "constant": jnp.asarray(constant, jnp.float32),
+        "constant": jnp.asarray(constant, terms.loss.dtype),
         "sum": jnp.ones((), jnp.float32),
     }
     if by not in divisors:

@@ -148,8 +148,10 @@ class Attention(Layer):
             bias = None if self.kind == "cross" else around.biases[number]
             seen = _joined([visible(asking, sight, window) for sight, window in places])
             output, largest = attend(query, keys, values, seen, bias)
-            peaks.append(jnp.max(jnp.where(asking.segment_ids > 0, largest, HIDDEN_LOGIT)))
-            joined = jnp.moveaxis(output, 0, 1).reshape(output.shape[1], -1)
+            real = jnp.where(asking.segment_ids > 0, largest, HIDDEN_LOGIT)
+            peaks.append(jnp.max(real, initial=HIDDEN_LOGIT))
+            inner = self.config.heads * self.config.head_width
+            joined = jnp.moveaxis(output, 0, 1).reshape(output.shape[1], inner)
             outputs.append(_affine(joined, own[number], "out"))
         self.sow("intermediates", "max_logit", jnp.max(jnp.stack(peaks)))
         return tuple(outputs)
@@ -219,7 +221,8 @@ class Attention(Layer):
         """Bias, heads, norm, rotation, scale; keys and values once for each query's head."""
         config = self.config
         part = part + weights[f"{name}_bias"] if config.biases else part
-        part = jnp.moveaxis(part.reshape(part.shape[0], -1, config.head_width), 1, 0)
+        heads = part.shape[1] // config.head_width
+        part = jnp.moveaxis(part.reshape(part.shape[0], heads, config.head_width), 1, 0)
         if config.qk_norm and name != "value":
             part = rms_norm(part, weights[f"{name}_norm"], config.norm_epsilon)
         if config.positions == "rotary" and positions is not None and name != "value":

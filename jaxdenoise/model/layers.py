@@ -51,7 +51,7 @@ def _dense_of_batch(
     if kernel_batched or not x_batched:
         return jnp.matmul(x, kernel), True
     rows = x.reshape(size * x.shape[1], x.shape[2])
-    return (rows @ kernel).reshape(size, x.shape[1], -1), True
+    return (rows @ kernel).reshape(size, x.shape[1], kernel.shape[1]), True
 
 
 class Layer(nn.Module):

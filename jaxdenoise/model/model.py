@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,20 @@ from jaxdenoise.model.transformer import Transformer, predicting_stack
 from jaxdenoise.vocabulary import Vocabulary
 
 EMBEDDING_MULTIPLE = 128  # rows of the embedding are padded to it, as in T5's 32100 → 32128
+
+
+class Forward(NamedTuple):
+    """What a model makes of a batch.
+
+    Attributes:
+      hidden: of P positions, the selected ones or all.
+      projection: of these on the vocabulary; stopped where its gradient is.
+      peaks: the largest attention logit of each layer, by module.
+    """
+
+    hidden: Float[AnyArray, "B P width"]
+    projection: Projection
+    peaks: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,7 @@ class Model:
         """Fresh parameters in float32. They depend on the key and the shape alone."""
         return self._init(key)
 
-    def hidden(
+    def forward(
         self,
         params: Params,
         batch: Example,
@@ -70,26 +84,22 @@ class Model:
         *,
         gradients: str = "full",
         everywhere: bool = False,
-    ) -> tuple[Float[AnyArray, "B P width"], dict[str, Any]]:
-        """What is projected on the vocabulary, at the selected positions or at all.
+    ) -> Forward:
+        """What is projected on the vocabulary, at the selected positions or at all, and how.
 
         Args:
           params: from `init`.
           batch: an `Example` with B in front.
           dropout_keys: Key[B]; without them there is no dropout.
           gradients: what the backward pass goes through. "full": every position that the loss
-            depends on. "output_only", for a decoder alone: the positions of weight above 0, as
-            if the rest, the context, ran with a frozen copy of the parameters. "encoder" or
+            depends on. "output_only", for a decoder alone: the positions of weight other than 0,
+            as if the rest, the context, ran with a frozen copy of the parameters. "encoder" or
             "decoder", for an encoder-decoder: the parameters as used in that stack.
           everywhere: at all positions, whatever the batch selects.
 
-        Returns:
-          Float[B, P, width], P the number of selected positions or of all; and the largest
-          attention logit of each layer, by module.
-
         Raises:
-          UserError: gradients that the architecture does not have, or rows longer than its
-            learned positions.
+          UserError: a batch of other stacks than the architecture's, gradients that it does not
+            have, or rows longer than its learned positions.
         """
         self.check(batch, gradients)
         params = _freeze(params, FROZEN.get(gradients, ()))
@@ -102,10 +112,11 @@ class Model:
             )
 
         hidden, variables = jax.vmap(apply)(batch, dropout_keys)
-        return hidden, jax.tree.map(lambda x: jnp.max(x, axis=0), variables["intermediates"])
+        peaks = jax.tree.map(lambda x: jnp.max(x, axis=0), variables["intermediates"])
+        return Forward(hidden, self.projection(params, gradients=gradients), peaks)
 
     def projection(self, params: Params, *, gradients: str = "full") -> Projection:
-        """How hidden states become logits; `gradients` as in `hidden`."""
+        """How hidden states become logits; `gradients` as in `forward`."""
         params = _freeze(params, FROZEN.get(gradients, ()))
         projection: Any = self._module.apply({"params": params}, method="projection")
         return jax.lax.stop_gradient(projection) if gradients == "encoder" else projection
@@ -118,19 +129,21 @@ class Model:
         *,
         gradients: str = "full",
     ) -> Float[AnyArray, "B T V"]:
-        """The logits at all positions; for training see `hidden`, which forms none.
+        """The logits at all positions; for training see `forward`, which forms none.
 
         Args:
           params: from `init`.
           batch: an `Example` with B in front.
           dropout_keys: Key[B]; without them there is no dropout.
-          gradients: as in `hidden`.
+          gradients: as in `forward`.
 
         Returns:
           Float32[B, T, V], T the length of the predicting stack's inputs.
         """
-        hidden, _ = self.hidden(params, batch, dropout_keys, gradients=gradients, everywhere=True)
-        return self.projection(params, gradients=gradients)(hidden)
+        hidden, projection, _ = self.forward(
+            params, batch, dropout_keys, gradients=gradients, everywhere=True
+        )
+        return projection(hidden)
 
     def perturbations(self, batch: Example, gradients: str = "full") -> Any:
         """Zeros to be added to what enters each layer, for `hidden_perturbed`.
@@ -152,7 +165,7 @@ class Model:
     def hidden_perturbed(
         self, params: Params, perturbations: Any, batch: Example, gradients: str = "full"
     ) -> Float[AnyArray, "B P width"]:
-        """As `hidden`; its derivatives by the perturbations say what flows where."""
+        """Hidden states; their derivatives by the perturbations say what flows where."""
         params = _freeze(params, FROZEN.get(gradients, ()))
 
         def apply(perturbations: Any, example: Example) -> Any:
@@ -163,6 +176,7 @@ class Model:
 
     def encode(self, params: Params, batch: Example) -> Float[AnyArray, "B T width"]:
         """The encoder's output; needs the encoder's side of the batch alone."""
+        self._check_lengths(batch, ["encoder"])
 
         def encode(example: Example) -> Any:
             return self._module.apply({"params": params}, example, method="encode")
@@ -173,6 +187,7 @@ class Model:
         self, params: Params, encoded: Float[AnyArray, "B T width"], batch: Example
     ) -> Float[AnyArray, "B S V"]:
         """Logits of the decoder, given the encoder's output."""
+        self._check_lengths(batch, ["encoder", "decoder"])
 
         def decode(encoded: AnyArray, example: Example) -> Any:
             def hidden(module: Transformer) -> AnyArray:
@@ -184,24 +199,39 @@ class Model:
 
     def check(self, batch: Example, gradients: str = "full") -> None:
         """Raises `UserError` if the model cannot be applied to such a batch; shapes are enough."""
-        config = self.config
-        check_gradients(config.architecture, gradients)
-        if config.positions != "learned":
-            return
-        stacks = [
-            s for s in ("encoder", "decoder") if config.architecture in ("encoder_decoder", s)
+        check_gradients(self.config.architecture, gradients)
+        stacks = STACKS[self.config.architecture]
+        made = [
+            s for s in ("encoder", "decoder") if getattr(batch, f"{s}_input_tokens") is not None
         ]
-        read = [batch.inputs(stack) for stack in stacks]
-        if any(positions is not None for _, _, positions in read):
-            return  # packed rows; what their positions are is not known here
-        sizes = [tokens.shape[-1] for tokens, _, _ in read]
-        longest = sum(sizes) if config.continued_positions else max(sizes)
+        require(
+            made == stacks,
+            f"the objective makes inputs for the {' and '.join(made) or 'neither stack'}, but "
+            f"model.architecture {self.config.architecture} reads {' and '.join(stacks)}; choose "
+            "another architecture or another objective",
+        )
+        batch.targets(self.stack)
+        self._check_lengths(batch, stacks)
+
+    def _check_lengths(self, batch: Example, stacks: list[str]) -> None:
+        """Rows that count up need a learned position each; where given, positions clip."""
+        config = self.config
+        counted = [batch.size(stack) for stack in stacks if batch.inputs(stack)[2] is None]
+        if config.positions != "learned" or not counted:
+            return
+        longest = sum(counted) if config.continued_positions else max(counted)
         require(
             longest <= config.max_positions,
             f"model.max_positions is {config.max_positions}, the inputs have {longest} tokens; "
             "raise it, or shorten data.raw_length",
         )
 
+
+STACKS = {
+    "encoder_decoder": ["encoder", "decoder"],
+    "encoder": ["encoder"],
+    "decoder": ["decoder"],
+}
 
 FROZEN = {
     "encoder": ("decoder", "decoder_embedding", "projection", "prediction", "prediction_bias"),
@@ -215,7 +245,15 @@ def _freeze(params: Params, names: tuple[str, ...]) -> Params:
 
 
 def build_model(config: ModelConfig, vocab: Vocabulary) -> Model:
-    """The model of a config, with the vocabulary padded to a multiple of 128."""
+    """The model of a config, with the vocabulary padded to a multiple of 128.
+
+    Raises:
+      UserError: float64 without JAX's x64 mode.
+    """
+    require(
+        config.compute_dtype != "float64" or jnp.result_type(float) == jnp.float64,
+        "model.compute_dtype is float64, which needs JAX's x64 mode; set JAX_ENABLE_X64=1",
+    )
     return Model(config, -(-vocab.size // EMBEDDING_MULTIPLE) * EMBEDDING_MULTIPLE)
 
 

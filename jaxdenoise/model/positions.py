@@ -124,5 +124,5 @@ class LearnedPositions(Layer):
     ) -> Float[AnyArray, "T width"]:
         shape = (self.config.max_positions, self.config.width)
         table = self.weight("embedding", embedding_init(self.config), shape, frozen=frozen)
-        # Rows longer than the table are refused when the model is applied; only padding clips.
+        # Rows that count up too far are refused when the model is applied; given positions clip.
         return jnp.take(table, positions, axis=0, mode="clip").astype(self.config.compute_dtype)

@@ -73,12 +73,6 @@ class Reach:
     base: Float[AnyArray, "*layers"]
 
 
-def unselected_places(selected: Int[AnyArray, "P"], size: int) -> Int[AnyArray, "C"]:
-    """The other places of a row, in order; C = size − P."""
-    chosen = jnp.zeros(size, bool).at[selected].set(True)
-    return jnp.argsort(chosen, stable=True)[: size - selected.shape[-1]]
-
-
 def seen_by_all(memory: Sight) -> Sight:
     """The encoder's positions, each seen from all queries of its segment."""
     always = jnp.full(memory.size, jnp.iinfo(jnp.int32).min, jnp.int32)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdenoise.arrays import AnyArray, Example, Projection, Visibility
+from jaxdenoise.arrays import AnyArray, Example, Projection, Visibility, part_places
 from jaxdenoise.config import ModelConfig
 from jaxdenoise.model.attention import Attention
 from jaxdenoise.model.layers import (
@@ -38,7 +38,6 @@ from jaxdenoise.model.streams import (
     Surroundings,
     continued,
     seen_by_all,
-    unselected_places,
 )
 
 REMAT_POLICIES = {
@@ -209,8 +208,8 @@ class Transformer(Layer):
             return self.predict(self._decode_outputs(example, everywhere))
         else:
             hidden = self.decode(example)
-        [selected] = example._fields(predicting_stack(config), "selected")
-        return self.predict(hidden if everywhere or selected is None else hidden[selected])
+        places = None if everywhere else example.places(predicting_stack(config))
+        return self.predict(hidden if places is None else hidden[places])
 
     def encode(self, example: Example, frozen: bool = False) -> Hidden:
         """The encoder's output."""
@@ -245,11 +244,10 @@ class Transformer(Layer):
         """A lone decoder whose gradients flow through the positions that predict, and no others."""
         tokens, sight = self._read(example, "decoder")
         live = jnp.asarray(example.targets("decoder")[1]) != 0
-        selected = example.decoder_selected
-        if everywhere or selected is None:
+        if everywhere or example.decoder_selected is None:
             embedded = self._embed(tokens, "decoder")
             return self.decoder((embedded,), Surroundings((sight,), live=live))[0]
-        rest = unselected_places(selected, sight.size)
+        selected, rest = part_places(example.decoder_selected, sight.size)
         parts = [selected, rest] if rest.shape[0] else [selected]
         streams = tuple(
             self._embed(tokens[places], "decoder", frozen=n > 0) for n, places in enumerate(parts)
@@ -272,7 +270,8 @@ class Transformer(Layer):
         """The rows of the stack's embedding, in the compute dtype."""
         table = self._table(stack)
         table = jax.lax.stop_gradient(table) if frozen else table
-        return self.computed(jnp.take(table, tokens, axis=0))
+        # Outside the vocabulary, where padding may be: the nearest row, since NaN would spread.
+        return self.computed(jnp.take(table, tokens, axis=0, mode="clip"))
 
     def _table(self, stack: str) -> Float[AnyArray, "V width"]:
         own = stack == "decoder" and self.config.architecture == "encoder_decoder"

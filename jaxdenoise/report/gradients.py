@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdenoise.arrays import AnyArray, Example, Params
+from jaxdenoise.arrays import AnyArray, Example, Params, part_places
 from jaxdenoise.errors import require
 from jaxdenoise.losses import Loss, cross_entropy
 from jaxdenoise.model.model import Model
-from jaxdenoise.model.streams import unselected_places
 from jaxdenoise.training.metrics import SCANNED, norms_by_module
 
 
@@ -74,7 +73,7 @@ def gradient_flow(
       params: of the model.
       example: unbatched.
       loss: of (logits[…, V], targets[…]).
-      gradients: what the backward pass goes through; see `Model.hidden`.
+      gradients: what the backward pass goes through; see `Model.forward`.
       first: so many targets alone, from the left; None for all.
 
     Raises:
@@ -97,9 +96,9 @@ def gradient_flow(
     """
     batch = jax.tree.map(lambda x: jnp.asarray(x)[None], example)
     model.check(batch, gradients)
-    tokens, weights = (np.asarray(x[0]) for x in batch.predictions(model.stack))
-    selected = getattr(example, f"{model.stack}_selected")
-    places = np.arange(len(tokens)) if selected is None else np.asarray(selected)
+    tokens, weights = (np.asarray(x[0]) for x in batch.selected_targets(model.stack))
+    selected = batch.places(model.stack)
+    places = np.arange(len(tokens)) if selected is None else np.asarray(selected[0])
     used = np.flatnonzero(weights != 0)
     require(len(used) > 0, "the example has no targets, so that there is no gradient")
     chosen = used[np.argsort(places[used])][:first]
@@ -124,7 +123,7 @@ def _norms(
     params: Params, batch: Example, chosen: AnyArray, *, model: Model, loss: Loss, gradients: str
 ) -> tuple[Any, dict[str, jax.Array]]:
     """By stream Float[N, layers, positions], by module Float[N, …]; `chosen` of the selected."""
-    targets = batch.predictions(model.stack)[0][:, chosen]
+    targets = batch.selected_targets(model.stack)[0][:, chosen]
 
     def losses(params: Params, perturbations: Any) -> jax.Array:
         hidden = model.hidden_perturbed(params, perturbations, batch, gradients)
@@ -152,7 +151,7 @@ def _in_place(streams: Mapping[str, np.ndarray], selected: np.ndarray | None) ->
         return np.asarray(streams["stream_0"])
     joined = np.concatenate([streams[name] for name in sorted(streams)], axis=-1)
     size = joined.shape[-1]
-    rest = np.asarray(unselected_places(jnp.asarray(selected), size))
+    rest = np.asarray(part_places(selected, size)[1])
     return joined[..., np.argsort(np.concatenate([selected, rest]))]
 
 

@@ -11,7 +11,6 @@ from jaxdenoise import keys
 from jaxdenoise.arrays import TrainState
 from jaxdenoise.data.rows import Batches
 from jaxdenoise.data.store import TokenStore, prepare
-from jaxdenoise.errors import require
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.losses import smoothed_cross_entropy
 from jaxdenoise.model.model import Model, build_model
@@ -72,7 +71,6 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
     vocab = store.tokenizer.vocab
     experiment.objective.check(data.raw_length, len(vocab.sentinel_ids))
     objective, model = experiment.objective.build(vocab), build_model(experiment.model, vocab)
-    check_targets(objective, model, data.raw_length)
     model.check(objective.shapes(data.raw_length), training.gradients)
     batches = Batches(
         tokens=store.tokens("train"),
@@ -89,20 +87,4 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
         tx=build_optimizer(experiment.optimizer, training.steps),
         backend=backend,
         batches=batches,
-    )
-
-
-def check_targets(objective: Objective, model: Model, raw_length: int) -> None:
-    """Raises `UserError` unless the objective gives the model's predicting stack its targets."""
-    shapes = objective.shapes(raw_length)
-    made = [
-        stack
-        for stack in ("encoder", "decoder")
-        if getattr(shapes, f"{stack}_target_tokens") is not None
-    ]
-    require(
-        model.stack in made,
-        f"objective {objective.name} makes targets for the {' and '.join(made) or 'neither'}, "
-        f"but model.architecture is {model.config.architecture}, which predicts in its "
-        f"{model.stack}; choose the other architecture or another objective",
     )

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Float
 
 from jaxdenoise.arrays import AnyArray, Example, Key, LossTerms, Params, Rows, TrainState
+from jaxdenoise.errors import require, unknown
 from jaxdenoise.losses import (
     Loss,
     cross_entropy,
@@ -27,6 +28,7 @@ from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.training.metrics import norms_by_module, peaks_by_module
 
 Metrics = dict[str, Any]
+NORMALISATIONS = ("tokens", "sequences", "count", "constant", "sum")
 Step = Callable[[TrainState, Rows], tuple[TrainState, Metrics]]
 
 
@@ -83,14 +85,22 @@ def make_step(
       z_loss: coefficient of log(Z)².
       normalisation: what the summed loss and gradient are divided by; see `losses.denominator`.
       constant: for the normalisation "constant".
-      gradients: what the backward pass goes through; see `Model.hidden`.
+      gradients: what the backward pass goes through; see `Model.forward`.
       micro_batches: parts that a device's rows are walked in; gradients and terms are summed over
         them and divided once.
       across: sums over devices; used once, on the summed gradient and terms.
 
     Returns:
       A pure function (state, rows) -> (state, metrics), to be jitted or pmapped.
+
+    Raises:
+      UserError: a normalisation that does not exist, fewer than one micro-batch; when it is traced,
+        a number of rows that the micro-batches do not divide, or what `Model.forward` refuses.
     """
+    if normalisation not in NORMALISATIONS:
+        raise unknown("normalisation", normalisation, NORMALISATIONS)
+    require(micro_batches >= 1, f"micro_batches is {micro_batches}; it must be at least 1")
+    by = "tokens" if normalisation == "sequences" else normalisation
     summed = functools.partial(
         _sums,
         objective,
@@ -104,12 +114,12 @@ def make_step(
     def step(state: TrainState, rows: Rows) -> tuple[TrainState, Metrics]:
         gradient, sums, peaks = _accumulate(summed, state.params, rows, micro_batches)
         gradient, (terms, lost) = across.sum((gradient, sums))
-        divisor = denominator(terms, normalisation, constant)
+        divisor = denominator(terms, by, constant)
         gradient = jax.tree.map(lambda g: g / divisor, gradient)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
-            **summarise(terms, normalisation, constant),
+            **summarise(terms, by, constant),
             **lost,
             "gradient_norm": optax.tree.norm(gradient),
             "modules": {
@@ -142,11 +152,11 @@ def _sums(
     if by_sequence:
         batch = _weigh_sequences(batch, model.stack)
     dropout_keys = rows.stream("dropout") if model.config.dropout_rate else None
-    hidden, peaks = model.hidden(params, batch, dropout_keys, gradients=gradients)
+    made = model.forward(params, batch, dropout_keys, gradients=gradients)
     terms = projected_terms(
-        hidden,
-        model.projection(params, gradients=gradients),
-        *batch.predictions(model.stack),
+        made.hidden,
+        made.projection,
+        *batch.selected_targets(model.stack),
         loss=loss,
         z_loss=z_loss,
         count=batch.count,
@@ -155,7 +165,7 @@ def _sums(
         "clean_rows": jnp.sum(batch.count == 0, dtype=jnp.float32),
         "lost_targets": jnp.sum(batch.unselected(model.stack)),
     }
-    return terms.loss, ((terms, lost), peaks)
+    return terms.loss, ((terms, lost), made.peaks)
 
 
 def _weigh_sequences(batch: Example, stack: str) -> Example:
@@ -176,21 +186,25 @@ def _accumulate(
 
     if parts == 1:
         return one(rows)
+    number = len(rows.lengths)
+    require(number % parts == 0, f"{number} rows cannot be walked in {parts} equal micro-batches")
     split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
-    first, rest = jax.tree.map(lambda x: x[0], split), jax.tree.map(lambda x: x[1:], split)
 
     def add(carry: Any, rows: Rows) -> tuple[Any, None]:
         gradient, sums, peaks = one(rows)
         total = jax.tree.map(jnp.add, carry[:2], (gradient, sums))
         return (*total, jax.tree.map(jnp.maximum, carry[2], peaks)), None
 
-    return jax.lax.scan(add, one(first), rest)[0]
+    shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], split))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
+    lowest = jax.tree.map(lambda x: jnp.full(x.shape, -jnp.inf, x.dtype), shapes[2])
+    return jax.lax.scan(add, (*zeros, lowest), split)[0]
 
 
 def make_evaluation(
     objective: Objective, model: Model, *, loss: Loss = cross_entropy
 ) -> Callable[[Params, Rows], dict[str, LossTerms]]:
-    """The sums over held-out rows, text apart from special targets.
+    """The sums over held-out rows, text apart from special targets, whatever is selected.
 
     Sentinels and EOS are easy and would flatter the mean.
 
@@ -201,9 +215,9 @@ def make_evaluation(
 
     def evaluate(params: Params, rows: Rows) -> dict[str, LossTerms]:
         batch = corrupt(objective, rows)
-        targets, weights = batch.predictions(model.stack)
-        hidden, _ = model.hidden(params, batch)
-        values = projected_values(hidden, model.projection(params), targets, loss=loss)
+        targets, weights = batch.targets(model.stack)
+        hidden, projection, _ = model.forward(params, batch, everywhere=True)
+        values = projected_values(hidden, projection, targets, loss=loss)
         special = is_special[targets]
         return {
             name: sum_up(values, jnp.where(mask, weights, 0))

@@ -102,7 +102,7 @@ def test_show_refuses_a_run_of_other_data_or_another_stack(command, tiny, capsys
             return rewrite.mask_tokens(tokens, noise, vocab)
 
         assert main(["show", "masks_only", "--run", "run", "--text", "a b"]) == 2
-    assert "makes targets for the encoder" in capsys.readouterr().err
+    assert "makes inputs for the encoder, but" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("args", [["list"], ["--help"], ["train", "--help"]])

@@ -168,6 +168,55 @@ def test_no_array_of_tokens_by_vocabulary_is_ever_formed():
     assert peaks[0] < 0.1 * peaks[1]
 
 
+def test_hidden_states_of_weight_zero_may_hold_anything():
+    hidden, projection, targets, weights = random_case("float32")
+    (_, expected), gradients = chunked(targets, 2)(hidden, projection, weights)
+    poisoned = jnp.where(weights[..., None] == 0, jnp.nan, hidden)
+    (_, found), others = chunked(targets, 2)(poisoned, projection, weights)
+    assert found.loss == expected.loss
+    assert_gradients_agree(others, gradients, 0.0)
+
+
+def test_the_projections_gradient_is_summed_in_float32():
+    hidden, projection, targets, weights = random_case("float32", bias=False)
+    rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), projection)
+    by_one, by_all = (
+        chunked(targets, chunk)(hidden, rounded, weights)[1][1].kernel for chunk in (1, None)
+    )
+    assert by_one.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        by_one.astype(jnp.float32), by_all.astype(jnp.float32), rtol=2**-7, atol=1e-4
+    )
+
+
+def test_no_positions_cost_nothing():
+    hidden, projection, targets, weights = random_case("float32")
+    terms = projected_terms(hidden[:, :0], projection, targets[:, :0], weights[:, :0])
+    assert float(terms.loss) == 0
+    assert projected_values(hidden[:0], projection, targets[:0]).loss.shape == (0, LENGTH)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda logits, target: jd.cross_entropy(logits, target).mean(),
+        lambda logits, target: jd.cross_entropy(logits, target)[..., None],
+        lambda logits, target: -jax.nn.log_softmax(logits)[target],
+    ],
+    ids=["reduced", "one axis more", "for one target"],
+)
+def test_a_loss_that_is_not_one_number_for_each_target_is_refused(loss):
+    hidden, projection, targets, weights = random_case("float32")
+    for function in (
+        lambda: loss_terms(projection(hidden), targets, weights, loss=loss),
+        lambda: projected_terms(hidden, projection, targets, weights, loss=loss, chunk=1),
+    ):
+        with pytest.raises(UserError, match="it must give one number for each target"):
+            function()
+    with pytest.raises(UserError, match="give a weight for each target"):
+        projected_terms(hidden, projection, targets, weights[0])
+
+
 def test_a_chunk_of_nothing_is_refused():
     hidden, projection, targets, weights = random_case("float32")
     with pytest.raises(UserError, match="chunk is 0; it must be at least 1"):

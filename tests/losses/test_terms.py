@@ -225,7 +225,7 @@ def test_by_sequences_every_sequence_counts_alike(seed):
                 means.append((nll[row] * mine).sum() / mine.sum())
     np.testing.assert_allclose(float(terms.weight), len(means), rtol=1e-5)
     expected = np.mean(means) if means else 0.0
-    np.testing.assert_allclose(losses.mean_loss(terms, "sequences"), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(losses.mean_loss(terms), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_named_losses_choose_their_positions():

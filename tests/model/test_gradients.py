@@ -57,9 +57,8 @@ def turns(capacity=None, length=20, batch=4):
 
 def loss(model, batch, gradients="full"):
     def total(params):
-        hidden, _ = model.hidden(params, batch, gradients=gradients)
-        projection = model.projection(params, gradients=gradients)
-        return projected_terms(hidden, projection, *batch.predictions(model.stack)).loss
+        hidden, projection, _ = model.forward(params, batch, gradients=gradients)
+        return projected_terms(hidden, projection, *batch.selected_targets(model.stack)).loss
 
     return total
 
@@ -177,6 +176,63 @@ def test_two_streams_give_the_gradient_of_the_masked_keys(fields):
             other = jax.jit(jax.value_and_grad(loss(model, together, gradients)))(params)
             np.testing.assert_allclose(one[0], other[0], rtol=1e-10)
             assert_gradients_agree(one[1], other[1], 1e-10)
+
+
+@pytest.mark.parametrize("gradients", ["full", "output_only"])
+def test_a_selection_may_be_filled_up_as_nonzero_does_it(gradients):
+    """Repeated places, places past the end, and any order: the same loss, nothing lost or twice."""
+    with jax.enable_x64(True):
+        model, batch = decoder(), turns(12)
+        params = parameters(model)
+        weights = batch.decoder_loss_weights.at[:, 0].set(1.0)
+        batch = batch.replace(decoder_loss_weights=weights)
+        places = {
+            fill: jax.vmap(lambda w, f=fill: jnp.nonzero(w, size=12, fill_value=f)[0])(weights)
+            for fill in (0, 20)
+        }
+        places["turned"] = places[20][:, ::-1]
+        of = jax.jit(lambda params, batch: loss(model, batch, gradients)(params))
+        expected = of(params, batch.replace(decoder_selected=None))
+        for selected in places.values():
+            other = batch.replace(decoder_selected=selected)
+            np.testing.assert_allclose(of(params, other), expected, rtol=1e-12)
+            assert float(other.unselected("decoder").sum()) == 0
+            assert all(len(set(row)) == 12 for row in np.asarray(other.places("decoder")).tolist())
+
+
+def test_nothing_selected_is_no_loss_and_no_error():
+    with jax.enable_x64(True):
+        model, batch = decoder(), turns()
+        params = parameters(model)
+        none = batch.replace(decoder_selected=jnp.zeros((4, 0), int))
+        for gradients in ("full", "output_only"):
+            value, found = jax.value_and_grad(loss(model, none, gradients))(params)
+            assert float(value) == 0
+            assert all((np.asarray(x) == 0).all() for x in jax.tree.leaves(found))
+        targets = np.asarray(batch.decoder_loss_weights != 0).sum(axis=1)
+        np.testing.assert_array_equal(none.unselected("decoder"), targets)
+
+
+@pytest.mark.parametrize("fields", [{"remat": "full"}, {"remat": "dots"}, {"scan_unroll": LAYERS}])
+def test_how_two_streams_are_computed_changes_nothing(fields):
+    with jax.enable_x64(True):
+        batch = turns(12)
+        params = parameters(decoder())
+        keys = jax.random.split(jax.random.key(1), 4)
+
+        def total(fields):
+            model = decoder(dropout_rate=0.2, **fields)
+
+            def function(params):
+                made = model.forward(params, batch, keys, gradients="output_only")
+                targets = batch.selected_targets("decoder")
+                return projected_terms(made.hidden, made.projection, *targets).loss
+
+            return jax.jit(jax.value_and_grad(function))(params)
+
+        (value, found), (plain, expected) = total(fields), total({})
+        np.testing.assert_allclose(value, plain, rtol=1e-10)
+        assert_gradients_agree(found, expected, 1e-10)
 
 
 def test_prefix_models_are_routed_too(vocab, make_rows):

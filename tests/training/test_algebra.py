@@ -10,6 +10,7 @@ import pytest
 
 import jaxdenoise as jd
 from jaxdenoise.corruption.rewrite import select
+from jaxdenoise.errors import UserError
 from jaxdenoise.model.model import Model
 from jaxdenoise.training.step import corrupt, init, make_step
 from tests.model.test_gradients import loss
@@ -192,7 +193,7 @@ def test_targets_that_the_selection_has_no_room_for_are_counted(case):
     lost = np.maximum((weights != 0).sum(axis=1) - 2, 0)
     assert lost.sum() > 0
     np.testing.assert_array_equal(cut.unselected(stack), lost)
-    kept, _ = cut.predictions(stack)
+    kept, _ = cut.selected_targets(stack)
     assert kept.shape == (4, 2)
 
 
@@ -216,3 +217,32 @@ def test_lost_targets_reach_the_metrics(vocab, make_rows):
     _, metrics = step(init(jax.random.key(0), model, tx), rows)
     assert float(metrics["targets"]) == 8
     assert float(metrics["lost_targets"]) == total - 8 > 0
+
+
+def test_a_step_can_be_checked_whole(vocab, make_rows):
+    """In checked mode a target outside the vocabulary stops it."""
+
+    def outside(key, tokens, length, *, vocab):
+        noise = jd.masks.iid(key, tokens, length, 0.5, vocab)
+        example = jd.rewrite.mask_tokens(tokens, noise, vocab)
+        return example.replace(encoder_target_tokens=jnp.where(tokens == 77, 5000, tokens))
+
+    from jaxdenoise.objectives import objectives
+
+    with objectives.scope():
+        objective = jd.objective(outside)(vocab=vocab)
+    model, tx = jd.encoder(vocab=vocab, width=8, layers=1), optax.sgd(0.1)
+    rows, state = make_rows(2, 20), init(jax.random.key(0), model, tx)
+    step = jd.checked(jax.jit(make_step(objective, model, tx)))
+    assert float(step(state, rows)[1]["loss"]) > 0
+    with pytest.raises(UserError, match="target 5000 is outside the vocabulary"):
+        step(state, rows.replace(tokens=np.full((2, 20), 77, np.int32)))
+
+
+def test_settings_of_the_step_are_refused_when_it_is_made(vocab):
+    objective, tx = jd.causal_lm(vocab=vocab), optax.sgd(0.1)
+    model = jd.decoder(vocab=vocab, width=8, layers=1)
+    with pytest.raises(UserError, match="unknown normalisation 'token'"):
+        make_step(objective, model, tx, normalisation="token")
+    with pytest.raises(UserError, match="micro_batches is 0"):
+        make_step(objective, model, tx, micro_batches=0)
