@@ -210,7 +210,6 @@ class Model:
             f"model.architecture {self.config.architecture} reads {' and '.join(stacks)}; choose "
             "another architecture or another objective",
         )
-        batch.targets(self.stack)
         self._check_lengths(batch, stacks)
 
     def _check_lengths(self, batch: Example, stacks: list[str]) -> None:

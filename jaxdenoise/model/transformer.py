@@ -63,10 +63,7 @@ class Block(Layer):
         streams = self._add("self_attention", streams, lambda xs: attention(xs, around, reach))
         if self.crosses and not merged:
             cross = Attention(config, "cross", name="cross_attention")
-            everywhere = Reach(window=None, base=reach.base)
-            streams = self._add(
-                "cross_attention", streams, lambda xs: cross(xs, around, everywhere)
-            )
+            streams = self._add("cross_attention", streams, lambda xs: cross(xs, around, reach))
         mlp = MLP(config, name="mlp")
         streams = self._add("mlp", streams, lambda xs: [mlp(x, n > 0) for n, x in enumerate(xs)])
         return streams, None
@@ -97,11 +94,8 @@ class Stack(Layer):
         dropout = Dropout(config)
         if config.positions == "learned":
             learned = LearnedPositions(config, name="positions")
-            places = [sight.positions for sight in around.sights]
-            streams = tuple(
-                x + learned(at, n > 0)
-                for n, (x, at) in enumerate(zip(streams, places, strict=True))
-            )
+            places = [learned(s.positions, n > 0) for n, s in enumerate(around.sights)]
+            streams = tuple(x + place for x, place in zip(streams, places, strict=True))
         if config.embedding_norm:
             norm = Norm(config, name="embedding_norm")
             streams = tuple(norm(x, n > 0) for n, x in enumerate(streams))

@@ -71,7 +71,9 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
     vocab = store.tokenizer.vocab
     experiment.objective.check(data.raw_length, len(vocab.sentinel_ids))
     objective, model = experiment.objective.build(vocab), build_model(experiment.model, vocab)
-    model.check(objective.shapes(data.raw_length), training.gradients)
+    shapes = objective.shapes(data.raw_length)
+    model.check(shapes, training.gradients)
+    shapes.targets(model.stack)  # or says that there are none
     batches = Batches(
         tokens=store.tokens("train"),
         raw_length=data.raw_length,

@@ -162,7 +162,8 @@ def test_the_largest_attention_logit_is_reported_by_layer(batch):
     params = initial(model)
     larger = jax.tree.map(lambda x: x, params)
     larger["encoder"]["layers"]["self_attention"]["query"] *= 100.0
-    (_, before), (_, after) = (jax.jit(model.hidden)(p, batch) for p in (params, larger))
+    forward = jax.jit(model.forward)
+    before, after = (forward(p, batch).peaks for p in (params, larger))
     peaks = before["encoder"]["layers"]["self_attention"]["max_logit"][0]
     assert peaks.shape == (3,)
     raised = after["encoder"]["layers"]["self_attention"]["max_logit"][0]

@@ -1,6 +1,7 @@
 """What a loss and its gradient must not depend on, for every architecture and routing."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -39,9 +40,14 @@ def double_precision():
 
 @pytest.fixture(params=CASES)
 def case(request, vocab, make_rows):
-    """A model, parameters, routing, a batch of uneven rows, and loss with gradient of a batch."""
-    name, options, gradients = CASES[request.param]
-    architecture = "decoder" if request.param == "output_only" else request.param
+    return made(request.param, vocab, make_rows)
+
+
+@functools.cache
+def compiled(name, vocab):
+    """A model, parameters, routing, and loss with gradient of a batch."""
+    objective, options, gradients = CASES[name]
+    architecture = "decoder" if name == "output_only" else name
     config = jd.ModelConfig(
         architecture=architecture,
         width=16,
@@ -54,23 +60,23 @@ def case(request, vocab, make_rows):
         **FIELDS[architecture],
     )
     model = Model(config, 1024)
-    objective = jd.configure(name, **options).build(vocab)
-    rows = make_rows(4, 20, lengths=LENGTHS)
     moved = spread(model.init(jax.random.key(0)))
-
-    @jax.jit
-    def value_and_grad(params, batch):
-        return jax.value_and_grad(loss(model, batch, gradients))(params)
-
     return {
         "model": model,
-        "objective": objective,
+        "objective": jd.configure(objective, **options).build(vocab),
         "gradients": gradients,
-        "rows": rows,
         "params": jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), moved),
-        "batch": jax.jit(corrupt, static_argnums=0)(objective, rows),
-        "of": value_and_grad,
+        "of": jax.jit(lambda p, batch: jax.value_and_grad(loss(model, batch, gradients))(p)),
     }
+
+
+def made(name, vocab, make_rows):
+    """What is compiled once for all tests, and a batch of uneven rows."""
+    parts, rows = compiled(name, vocab), make_rows(4, 20, lengths=LENGTHS)
+    return {**parts, "rows": rows, "batch": corrupted(parts["objective"], rows)}
+
+
+corrupted = jax.jit(corrupt, static_argnums=0)
 
 
 def assert_same(found, expected, tolerance=1e-10):

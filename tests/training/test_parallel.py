@@ -93,6 +93,7 @@ def test_gradients_agree_with_one_device(model, vocab, make_rows, dtype, toleran
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "name", "gradients"),
     [("encoder", "masked_lm", "full"), ("decoder", "causal_prefix_lm", "output_only")],
