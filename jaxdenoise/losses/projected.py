@@ -186,8 +186,9 @@ def _summed(per_token: PerToken, chunks: _Chunks) -> Callable[..., Any]:
             )
             [at_logits] = into_logits(jnp.ones_like(loss))
             at_hidden, *at_projection = into_model(at_logits)
-            carry = jax.tree.map(jnp.add, carry, at_projection)
-            return carry, (loss, *aux, at_hidden)
+            if chunks.number > 1:
+                at_projection = jax.tree.map(jnp.add, carry, at_projection)
+            return at_projection, (loss, *aux, at_hidden)
 
         zeros = [jax.tree.map(jnp.zeros_like, projection)] if trained else []
         at_projection, (loss, z_loss, correct, losses, at_hidden) = chunks.fold(one, zeros)
