@@ -33,7 +33,6 @@ _FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
 _corrupt = jax.jit(corrupt, static_argnums=0)
 _greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
 _token_losses = jax.jit(token_losses, static_argnums=0)
-_likeliest = jax.jit(lambda model, *args: model.apply(*args).argmax(axis=-1), static_argnums=0)
 
 Pieces = list[dict[str, Any]]
 """A text in pieces: {"text": …}, or for a blank {"model": …} and, where known, {"truth": …}."""
@@ -129,13 +128,19 @@ def gallery(
         predicted = jax.device_get(_greedy(model, params, batch, longest, tokenizer.vocab))
         show = _show_pair
     else:
-        predicted = jax.device_get(_likeliest(model, params, batch))
+        predicted = jax.device_get(_likeliest(model, tokenizer.vocab.size, params, batch))
         show = functools.partial(_show_positions, stack=model.stack)
     batch = jax.device_get(batch)
     return [
         show(tokenizer, jax.tree.map(lambda x, r=row: x[r], batch), losses[row], predicted[row])
         for row in range(len(rows.lengths))
     ]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _likeliest(model: Model, ids: int, params: Params, batch: Example) -> jax.Array:
+    """The likeliest id of every position, among those that the tokenizer has."""
+    return model.apply(params, batch)[..., :ids].argmax(axis=-1)
 
 
 def _show_pair(
