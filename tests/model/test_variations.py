@@ -273,8 +273,20 @@ def moved(name, before, batch):
 
 @every_case
 def test_logits_are_those_of_the_numpy_reference(name):
-    model, params, _ = made(name)
+    assert_as_in_the_reference(name, batch_of(name))
+
+
+@pytest.mark.parametrize("name", ["t5_1_0", "t5gemma2"])
+def test_a_decoder_segment_whose_encoder_segment_is_missing_sees_nothing_of_the_encoder(name):
+    """Not even padding, though the softmax would then have nothing to sum over."""
     batch = batch_of(name)
+    segments = np.asarray(batch.encoder_segment_ids)
+    alone = batch.replace(encoder_segment_ids=np.where(segments == 2, 0, segments))
+    assert_as_in_the_reference(name, alone)
+
+
+def assert_as_in_the_reference(name, batch):
+    model, params, _ = made(name)
     ours = logits_of(name, batch)
     real = segments_of(model.stack) > 0  # what padding positions compute is nobody's business
     for row in range(len(real)):
