@@ -145,6 +145,10 @@ class Example:
             raise UserError(f"the example has no {stack} targets")
         return tokens, weights
 
+    def visibility(self, stack: str) -> Visibility | None:
+        """Who sees whom in a stack; None for what holds there by itself."""
+        return self._fields(stack, "visibility")[0]
+
     def places(self, stack: str) -> Int[AnyArray, "*B P"] | None:
         """Where the selected positions stand, each once and in order; None if all are selected."""
         [selected] = self._fields(stack, "selected")

@@ -24,7 +24,10 @@ def check_vocabulary_size(vocabulary_size: int, sentinels: int) -> None:
     )
 
 
-GRADIENTS = {
+Gradients = Literal["full", "output_only", "encoder", "decoder"]
+Normalisation = Literal["tokens", "sequences", "count", "constant", "sum"]
+
+GRADIENTS: dict[str, tuple[Gradients, ...]] = {
     "encoder_decoder": ("full", "encoder", "decoder"),
     "encoder": ("full",),
     "decoder": ("full", "output_only"),
@@ -320,8 +323,8 @@ class TrainingConfig:
     batch_size: int = 128
     backend: Literal["single", "pmap"] = "single"
     micro_batches: int = 1
-    gradients: Literal["full", "output_only", "encoder", "decoder"] = "full"
-    normalisation: Literal["tokens", "sequences", "count", "constant", "sum"] = "tokens"
+    gradients: Gradients = "full"
+    normalisation: Normalisation = "tokens"
     constant: float = 1.0
     label_smoothing: float = 0.0
     z_loss: float = 0.0

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from jaxdenoise.commands.console import make_console
+from jaxdenoise.config import Gradients
 from jaxdenoise.errors import require
 from jaxdenoise.experiment import Experiment, load_experiments
 from jaxdenoise.flags import parse_flags, split_flags, take_single
@@ -63,7 +64,7 @@ class ShowOptions:
     tokenizer: str = "pydocs"
     draws: int = 1
     seed: int = 0
-    gradients: Literal["full", "output_only", "encoder", "decoder"] | None = None
+    gradients: Gradients | None = None
     module: tuple[str, ...] = ()
 
     def __post_init__(self):

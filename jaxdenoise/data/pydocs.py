@@ -25,7 +25,7 @@ WRAPPED_FROM = 50  # characters of a line that may have been ended for its width
 # What is laid out on purpose: prompts, bullets, numbers, fields, headings, columns.
 _LAID_OUT = re.compile(r"^\s*(>>>|\.\.\.|[-*|+=#.]|\w+ ?:( |$)|\d+\.)|[^\s.!?:]  ")
 _SKIPPED = {"site-packages", "test", "tests", "idle_test"}
-_DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def fingerprint() -> dict[str, str]:
@@ -101,13 +101,13 @@ def _parse(path: Path) -> ast.Module | None:
         return None
 
 
-def _walk(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+def _walk(node: ast.Module | _Definition, name: str) -> Iterator[tuple[str, str]]:
     """Yields the docstrings of a module or definition and of those inside it, outermost first."""
-    text = ast.get_docstring(node)  # type: ignore[arg-type]  # only definitions come here
+    text = ast.get_docstring(node)
     if text:
         yield name.rstrip(":."), text
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, _DEFINITIONS):
+        if isinstance(child, _Definition):
             yield from _walk(child, f"{name}{child.name}.")
 
 

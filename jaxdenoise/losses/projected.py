@@ -19,7 +19,7 @@ from jaxtyping import Float
 from jaxdenoise.arrays import AnyArray, LossTerms, Projection, wide
 from jaxdenoise.errors import require
 from jaxdenoise.losses.per_token import Loss, TokenValues, cross_entropy, token_values
-from jaxdenoise.losses.terms import Weights, sum_up, valid_weights
+from jaxdenoise.losses.terms import Weights, count_weights, sum_up, valid_weights
 
 CHUNK_LOGITS = 2**25
 """Logits in a chunk, by default: 128 MiB of float32."""
@@ -75,10 +75,8 @@ def projected_terms(
         return token_values(logits, targets, loss=loss, z_loss=z_loss)
 
     total, (squares, correct) = _summed(per_token, chunks)(hidden, projection, targets, weights)
-    counted = sum_up(_nothing(weights), weights, count=count)
-    return counted.replace(  # type: ignore[attr-defined]  # flax.struct adds it
-        loss=total, z_loss=squares, correct=correct
-    )
+    counts = count_weights(weights, count)
+    return LossTerms(loss=total, z_loss=squares, correct=correct, **counts)
 
 
 def projected_values(
@@ -209,8 +207,3 @@ def _summed(per_token: PerToken, chunks: _Chunks) -> Callable[..., Any]:
 
 def _is_primal(leaf: Any) -> bool:
     return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
-
-
-def _nothing(weights: AnyArray) -> TokenValues:
-    zeros = jnp.zeros(weights.shape, wide(jnp.float32))
-    return TokenValues(zeros, zeros, zeros > 0)

@@ -64,19 +64,27 @@ def sum_up(
     values: TokenValues, weights: Weights, *, count: Float[AnyArray, "*B"] | None = None
 ) -> LossTerms:
     """The terms of values that are known; arguments as in `loss_terms`."""
-    counted = weights > 0
     losses, squares = (
         jnp.where(weights != 0, x * weights, 0) for x in (values.loss, values.z_loss)
     )
-    number = jnp.sum(counted, dtype=jnp.float32)
     return LossTerms(
         loss=jnp.sum(losses, dtype=wide(losses.dtype)),
         z_loss=jnp.sum(squares, dtype=wide(squares.dtype)),
-        correct=jnp.sum(counted & values.correct, dtype=jnp.float32),
-        targets=number,
-        weight=jnp.sum(weights, dtype=wide(weights.dtype)),
-        count=number if count is None else jnp.sum(count, dtype=wide(count.dtype)),
+        correct=jnp.sum((weights > 0) & values.correct, dtype=jnp.float32),
+        **count_weights(weights, count),
     )
+
+
+def count_weights(
+    weights: Weights, count: Float[AnyArray, "*B"] | None = None
+) -> dict[str, jax.Array]:
+    """The terms that follow from the weights alone; arguments as in `loss_terms`."""
+    targets = jnp.sum(weights > 0, dtype=jnp.float32)
+    return {
+        "targets": targets,
+        "weight": jnp.sum(weights, dtype=wide(weights.dtype)),
+        "count": targets if count is None else jnp.sum(count, dtype=wide(count.dtype)),
+    }
 
 
 def valid_weights(targets: AnyArray, weights: Weights, size: int) -> Weights:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Int
@@ -42,8 +44,8 @@ def greedy(
     def extend(carry: tuple) -> tuple:
         step, outputs, ended = carry
         inputs = jnp.pad(outputs[:, :-1], ((0, 0), (1, 0)), constant_values=vocab.pad_id)
-        example = batch.replace(  # type: ignore[attr-defined]  # flax.struct adds it
-            decoder_input_tokens=inputs, decoder_segment_ids=ones, decoder_positions=None
+        example = dataclasses.replace(
+            batch, decoder_input_tokens=inputs, decoder_segment_ids=ones, decoder_positions=None
         )
         logits = model.decode(params, encoded, example)[:, step]
         allowed = jnp.where(jnp.arange(logits.shape[-1]) < vocab.size, logits, -jnp.inf)

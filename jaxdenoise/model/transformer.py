@@ -9,6 +9,7 @@ stopped: the same gradient, at the full price.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -99,7 +100,7 @@ class Stack(Layer):
         if config.embedding_norm:
             norm = Norm(config, name="embedding_norm")
             streams = tuple(norm(x, n > 0) for n, x in enumerate(streams))
-        around = around.replace(biases=self._biases(around))  # type: ignore[attr-defined]
+        around = dataclasses.replace(around, biases=self._biases(around))
         streams, _ = self._layers()(tuple(map(dropout, streams)), around, self._reaches())
         if config.norm_place == "post":
             return streams
@@ -221,8 +222,8 @@ class Transformer(Layer):
             memory_sight = self._read(example, "encoder")[1]
             if self.config.continued_positions:
                 around = Surroundings((continued(sight, memory_sight),))
-            around = around.replace(  # type: ignore[attr-defined]  # flax.struct adds it
-                memory=encoded, memory_sight=seen_by_all(memory_sight)
+            around = dataclasses.replace(
+                around, memory=encoded, memory_sight=seen_by_all(memory_sight)
             )
         return self.decoder((self._embed(tokens, "decoder", frozen),), around)[0]
 
@@ -252,7 +253,7 @@ class Transformer(Layer):
     def _read(self, example: Example, stack: str) -> tuple[Int[AnyArray, "T"], Sight]:
         """The tokens of a stack, and where they stand."""
         tokens, segment_ids, positions = example.inputs(stack)
-        size, [visibility] = tokens.shape[-1], example._fields(stack, "visibility")
+        size, visibility = tokens.shape[-1], example.visibility(stack)
         if visibility is None:
             sees = Visibility.bidirectional if stack == "encoder" else Visibility.causal
             visibility = sees(size)

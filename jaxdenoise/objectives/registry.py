@@ -238,4 +238,4 @@ def _complete(example: Example, size: int, length: Scalar) -> Example:
         weights = (example.encoder_loss_weights, example.decoder_loss_weights)
         counted = [jnp.sum(w > 0, dtype=jnp.float32) for w in weights if w is not None]
         changes["count"] = sum(counted, jnp.zeros(()))
-    return example.replace(**changes)  # type: ignore[attr-defined]  # flax.struct adds it
+    return dataclasses.replace(example, **changes)

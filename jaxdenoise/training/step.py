@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import optax
 from jaxtyping import Float
 
 from jaxdenoise.arrays import AnyArray, Example, Key, LossTerms, Params, Rows, TrainState
+from jaxdenoise.config import Normalisation
 from jaxdenoise.errors import require, unknown
 from jaxdenoise.losses import (
     Loss,
@@ -28,7 +30,6 @@ from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.training.metrics import norms_by_module, peaks_by_module
 
 Metrics = dict[str, Any]
-NORMALISATIONS = ("tokens", "sequences", "count", "constant", "sum")
 Step = Callable[[TrainState, Rows], tuple[TrainState, Metrics]]
 
 
@@ -97,8 +98,8 @@ def make_step(
       UserError: a normalisation that does not exist, fewer than one micro-batch; when it is traced,
         a number of rows that the micro-batches do not divide, or what `Model.forward` refuses.
     """
-    if normalisation not in NORMALISATIONS:
-        raise unknown("normalisation", normalisation, NORMALISATIONS)
+    if normalisation not in get_args(Normalisation):
+        raise unknown("normalisation", normalisation, get_args(Normalisation))
     require(micro_batches >= 1, f"micro_batches is {micro_batches}; it must be at least 1")
     by = "tokens" if normalisation == "sequences" else normalisation
     summed = functools.partial(
@@ -171,7 +172,7 @@ def _sums(
 def _weigh_sequences(batch: Example, stack: str) -> Example:
     """The batch with the weights of each sequence summing to 1."""
     weights = sequence_weights(batch.targets(stack)[1], batch.inputs(stack)[1])
-    return batch.replace(**{f"{stack}_loss_weights": weights})  # type: ignore[attr-defined]
+    return dataclasses.replace(batch, **{f"{stack}_loss_weights": weights})
 
 
 def _accumulate(

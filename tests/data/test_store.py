@@ -1,5 +1,7 @@
 """The token store: built once, whole or not at all."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,27 @@ def test_a_store_is_built_once_and_again_when_anything_changes(corpus, tmp_path)
     assert stores.prepare(config(corpus, held_out=0.3), cache=cache).path != first.path
     corpus.write_text(corpus.read_text() + "\n\nmore text here")
     assert stores.prepare(config(corpus), cache=cache).path != first.path
+
+
+def test_a_store_that_another_process_finished_first_is_taken(corpus, tmp_path, monkeypatch):
+    """The same store, built by both at once; a disk that refuses is still an error."""
+    expected = stores.prepare(config(corpus), cache=tmp_path / "one")
+
+    def rename_late(building, place):
+        shutil.copytree(expected.path, place)
+        raise OSError("Directory not empty")
+
+    monkeypatch.setattr(stores.os, "rename", rename_late)
+    found = stores.prepare(config(corpus), cache=tmp_path / "two")
+    np.testing.assert_array_equal(found.tokens("train"), expected.tokens("train"))
+    assert [path.name for path in found.path.parent.iterdir()] == [found.path.name]
+
+    def refuse(building, place):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(stores.os, "rename", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        stores.prepare(config(corpus), cache=tmp_path / "three")
 
 
 def test_the_raw_length_is_not_part_of_a_store(corpus, tmp_path):

@@ -228,6 +228,13 @@ def test_by_sequences_every_sequence_counts_alike(seed):
     np.testing.assert_allclose(losses.mean_loss(terms), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("segment", [-1, 5])
+def test_a_segment_id_that_the_row_is_too_short_for_is_an_error_when_checked(segment):
+    strict = losses.checked(losses.sequence_weights)
+    with pytest.raises(UserError, match=r"must be in \[0, 4\]"):
+        strict(jnp.ones(4), jnp.array([1, 1, 2, segment]))
+
+
 def test_named_losses_choose_their_positions():
     logits, tokens, _ = random_case(11, batch=1, length=6)
     nll = by_hand(logits[:, :-1], tokens[:, 1:])[0]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdenoise as jd
+from jaxdenoise.errors import UserError
 from jaxdenoise.model.model import Model
 from jaxdenoise.training.step import corrupt
 from tests.reference import transformer as reference
@@ -148,6 +149,28 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32(batch):
     assert 0 < np.abs(logits - exact).max() < 0.3
     rounded = np.asarray(jnp.asarray(logits).astype(jnp.bfloat16).astype(jnp.float32))
     assert (logits != rounded).mean() > 0.9  # the last product is not a bfloat16 one
+
+
+@pytest.mark.parametrize("padding", [-100, 10**6])
+def test_padding_may_be_any_number(padding, batch):
+    """Not NaN, which would spread from padding to everything."""
+    model = make_model()
+    params = initial(model)
+    other = jnp.where(batch.encoder_segment_ids == 0, padding, batch.encoder_input_tokens)
+    assert (other == padding).any()
+    real = np.asarray(batch.decoder_segment_ids) > 0  # padding sees padding
+    np.testing.assert_array_equal(
+        logits_of(model, params, batch)[real],
+        logits_of(model, params, batch.replace(encoder_input_tokens=other))[real],
+    )
+
+
+def test_double_precision_needs_the_mode_of_jax(vocab):
+    config = jd.ModelConfig(compute_dtype="float64")
+    with pytest.raises(UserError, match="set JAX_ENABLE_X64=1"):
+        jd.build_model(config, vocab)
+    with jax.enable_x64(True):
+        jd.build_model(config, vocab)
 
 
 def test_tied_embeddings_have_no_projection(batch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import io
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxdenoise import losses
 from jaxdenoise.arrays import TrainState
 from jaxdenoise.data.rows import Batches
 from jaxdenoise.errors import UserError
@@ -268,4 +270,38 @@ def test_changing_one_field_leaves_every_other_stream_as_it_was(tiny):
     reseeded = build(override(tiny, {"seed": 1}))
     assert not np.array_equal(
         one.initial_state().params["embedding"], reseeded.initial_state().params["embedding"]
+    )
+
+
+def test_lost_targets_are_said_once(tiny, tmp_path):
+    """However often it happens; how many is in every row of the metrics."""
+    from jaxdenoise.training.loop import Clock, _Log
+
+    console = Console(record=True, file=io.StringIO(), width=200)
+    log = _Log(build(tiny), MetricsFile(tmp_path / "metrics.jsonl", 0), Clock(), console)
+    for step, lost in enumerate((0.0, 3.0, 5.0)):
+        log._warn(step, {"lost_targets": np.float32(lost), "targets": np.float32(9.0)})
+    [line] = console.export_text().splitlines()
+    assert line.startswith("step 1: 3 targets were lost, beside 9: objective span_corruption")
+
+
+def test_every_setting_of_the_step_reaches_it(tiny, monkeypatch):
+    """None is read from the configuration and then forgotten."""
+    chosen = {
+        "z_loss": 1e-3,
+        "normalisation": "constant",
+        "constant": 7.0,
+        "gradients": "decoder",
+        "micro_batches": 2,
+    }
+    fields = {f"training.{name}": value for name, value in chosen.items()}
+    setup = build(override(tiny, {**fields, "training.label_smoothing": 0.25}))
+    given = {}
+    monkeypatch.setattr("jaxdenoise.training.setup.make_step", lambda *_, **kw: given.update(kw))
+    setup.step()
+    loss = given.pop("loss")
+    assert given == {**chosen, "across": setup.backend.across}
+    logits, target = jnp.array([2.0, 0.0, -1.0]), jnp.array(1)
+    np.testing.assert_allclose(
+        loss(logits, target), losses.smoothed_cross_entropy(0.25)(logits, target)
     )
