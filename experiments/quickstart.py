@@ -22,7 +22,7 @@ def quickstart() -> Experiment:
     Command   jaxdenoise train quickstart
     """
     return Experiment(
-        data=DataConfig(corpus="pydocs", vocabulary_size=1128, sentinels=100, raw_length=70),
+        data=DataConfig(corpus="pydocs", vocabulary_size=1134, sentinels=100, raw_length=70),
         objective=configure("span_corruption", noise_density=0.15, mean_noise_span_length=3.0),
         model=ModelConfig(
             width=128,
@@ -50,7 +50,7 @@ def pydocs_small() -> Experiment:
     Command   jaxdenoise train pydocs_small
     """
     return Experiment(
-        data=DataConfig(corpus="pydocs", vocabulary_size=1128, sentinels=100, raw_length=141),
+        data=DataConfig(corpus="pydocs", vocabulary_size=1134, sentinels=100, raw_length=141),
         objective=configure("span_corruption", noise_density=0.15, mean_noise_span_length=3.0),
         model=ModelConfig(
             width=192,

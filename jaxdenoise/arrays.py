@@ -6,6 +6,7 @@ Everything is written for one example; a batch is the same PyTree with B in fron
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -34,16 +35,21 @@ def wide(dtype: Any) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+UNUSED = 2**30
+"""Where a span starts that is none: past the end of any row."""
+
+
 @struct.dataclass
 class NoiseSpans:
     """Where the noise is, as K spans in order, none touching the next.
 
     Rewriting whole spans needs only their starts and lengths: O(K) numbers instead of a mask of
-    L, which is what makes span corruption fast. `masks.to_spans` and `masks.to_mask` convert.
+    L, which is what makes span corruption fast. `spans.to_spans` and `spans.to_mask` convert.
 
     Attributes:
-      starts: first token of each span; unused slots start at or past the end of the row.
-      lengths: tokens in each span; 0 in unused slots.
+      starts: first token of each span; `UNUSED` in slots that hold none.
+      lengths: tokens in each span; 0 in unused slots. A span in use may have 0 too: a place between
+        two tokens.
     """
 
     starts: Int[AnyArray, "*B K"]
@@ -57,7 +63,13 @@ class NoiseSpans:
     @property
     def used(self) -> Int[AnyArray, "*B"]:
         """The number of spans, of the K slots."""
-        return (self.lengths > 0).sum(axis=-1)
+        return (self.starts < UNUSED).sum(axis=-1)
+
+    def append(self, place: Scalar) -> NoiseSpans:
+        """One span of length 0 more, at `place`, behind all others; one example's only."""
+        slots = jnp.arange(self.starts.shape[-1] + 1)
+        starts = jnp.where(slots == self.used, place, jnp.append(self.starts, UNUSED))
+        return NoiseSpans(starts.astype(jnp.int32), jnp.append(self.lengths, 0))
 
 
 @struct.dataclass
@@ -97,6 +109,10 @@ class Visibility:
         return cls(place, jnp.maximum(place, length - 1))
 
 
+STACK_FIELDS = ("input_tokens", "target_tokens", "loss_weights", "segment_ids", "positions")
+STACK_FIELDS += ("visibility", "selected")
+
+
 @struct.dataclass
 class Example:
     """What a model is trained on: per stack inputs, targets and weights, where the stack exists.
@@ -131,27 +147,27 @@ class Example:
 
     def inputs(self, stack: str) -> tuple[AnyArray, AnyArray, AnyArray | None]:
         """Input tokens, segment ids and positions of a stack, "encoder" or "decoder"."""
-        tokens, segment_ids, positions = self._fields(
-            stack, "input_tokens", "segment_ids", "positions"
-        )
+        fields = self.fields(stack)
+        tokens, segment_ids = fields["input_tokens"], fields["segment_ids"]
         if tokens is None or segment_ids is None:
             raise UserError(f"the example has no {stack} inputs")
-        return tokens, segment_ids, positions
+        return tokens, segment_ids, fields["positions"]
 
     def targets(self, stack: str) -> tuple[AnyArray, AnyArray]:
         """Target tokens and loss weights of a stack."""
-        tokens, weights = self._fields(stack, "target_tokens", "loss_weights")
+        fields = self.fields(stack)
+        tokens, weights = fields["target_tokens"], fields["loss_weights"]
         if tokens is None or weights is None:
             raise UserError(f"the example has no {stack} targets")
         return tokens, weights
 
     def visibility(self, stack: str) -> Visibility | None:
         """Who sees whom in a stack; None for what holds there by itself."""
-        return self._fields(stack, "visibility")[0]
+        return self.fields(stack)["visibility"]
 
     def places(self, stack: str) -> Int[AnyArray, "*B P"] | None:
         """Where the selected positions stand, each once and in order; None if all are selected."""
-        [selected] = self._fields(stack, "selected")
+        selected = self.fields(stack)["selected"]
         return None if selected is None else part_places(selected, self.size(stack))[0]
 
     def selected_targets(self, stack: str) -> tuple[AnyArray, AnyArray]:
@@ -175,8 +191,9 @@ class Example:
         """T, the positions of a stack."""
         return self.inputs(stack)[0].shape[-1]
 
-    def _fields(self, stack: str, *names: str) -> list[Any]:
-        return [getattr(self, f"{stack}_{name}") for name in names]
+    def fields(self, stack: str) -> dict[str, Any]:
+        """All that belongs to a stack, by name without the stack's."""
+        return {name: getattr(self, f"{stack}_{name}") for name in STACK_FIELDS}
 
 
 def part_places(
@@ -210,6 +227,7 @@ class Rows:
       lengths: real tokens of each row.
       example_ids: which row of the corpus it is; with the epoch, the identity of its randomness.
       epochs: how often the row has been seen before.
+      places: how many rows the run has had before it; None for the example ids.
       seed: of the experiment, the same for all rows of a run.
     """
 
@@ -217,6 +235,7 @@ class Rows:
     lengths: Int[AnyArray, "B"]
     example_ids: UInt[AnyArray, "B"]
     epochs: UInt[AnyArray, "B"]
+    places: UInt[AnyArray, "B"] | None = None
     seed: int = struct.field(pytree_node=False, default=0)
 
     @property
@@ -224,11 +243,25 @@ class Rows:
         """Key[B]: for the corruption of each row."""
         return self.stream("corruption")
 
+    @property
+    def uniforms(self) -> Float[AnyArray, "B"]:
+        """A number in [0, 1) for each row, spread evenly over the rows that follow each other.
+
+        frac(u₀ + place / φ), in integers, which lose nothing in long runs; u₀ from the seed.
+        """
+        places = jnp.asarray(self.example_ids if self.places is None else self.places, jnp.uint32)
+        first = np.uint32(keys.host_seed("uniform", self.seed))
+        return keys.to_uniform(places * np.uint32(keys.GOLDEN) + first)
+
     def stream(self, name: str) -> Key:
         """Key[B]: for each row's use of the named stream of randomness."""
         return jax.vmap(keys.example_key, in_axes=(None, 0, 0))(
             keys.stream(name, self.seed), self.epochs, self.example_ids
         )
+
+
+NEVER = -1e9
+"""A logit of what is never predicted; finite, so that nothing becomes NaN."""
 
 
 @struct.dataclass
@@ -244,6 +277,15 @@ class Projection:
     kernel: Float[AnyArray, "width V"]
     bias: Float[AnyArray, "V"] | None = None
     scale: float = struct.field(pytree_node=False, default=1.0)
+
+    def without(self, ids: tuple[int, ...]) -> Projection:
+        """The projection that never predicts these ids: their logits are far below all others."""
+        if not ids:
+            return self
+        size = self.kernel.shape[-1]
+        bias = jnp.zeros(size, wide(self.kernel.dtype)) if self.bias is None else self.bias
+        bias = jnp.asarray(bias)
+        return dataclasses.replace(self, bias=bias.at[jnp.array(ids)].set(NEVER))
 
     def __call__(self, hidden: Float[AnyArray, "*T width"]) -> Float[AnyArray, "*T V"]:
         """The logits."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdenoise.arrays import Example, LossTerms, Projection, Rows
 from jaxdenoise.config import ModelConfig
-from jaxdenoise.corruption.rewrite import select
+from jaxdenoise.corruption.examples import select
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.losses import loss_terms, projected_terms
 from jaxdenoise.model.model import Model

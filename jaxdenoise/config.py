@@ -10,17 +10,17 @@ from typing import Literal
 
 from jaxdenoise.errors import require
 
-NAMED_IDS = 4  # padding, end, mask, separator
+SPECIAL_IDS = 10
 BYTES = 256
 
 
 def check_vocabulary_size(vocabulary_size: int, sentinels: int) -> None:
     """Raises `UserError` if a byte-level BPE of this size has no room for what it must hold."""
-    least = NAMED_IDS + BYTES + sentinels
+    least = SPECIAL_IDS + BYTES + sentinels
     require(
         vocabulary_size >= least,
-        f"data.vocabulary_size is {vocabulary_size}; it must be at least {least}, for {NAMED_IDS} "
-        f"special tokens, {BYTES} bytes and {sentinels} sentinels (data.sentinels)",
+        f"data.vocabulary_size is {vocabulary_size}; it must be at least {least}, for "
+        f"{SPECIAL_IDS} special tokens, {BYTES} bytes and {sentinels} sentinels (data.sentinels)",
     )
 
 
@@ -83,7 +83,7 @@ class DataConfig:
     bad_records: Literal["refuse", "skip"] = "refuse"
     held_out: float = 0.05
     tokenizer: str | None = None
-    vocabulary_size: int = 1128
+    vocabulary_size: int = 1134
     sentinels: int = 100
     raw_length: int = 568
 
@@ -307,7 +307,8 @@ class TrainingConfig:
         Weight decay is no gradient: it moves the others too.
       normalisation: what the summed loss is divided by: the sum of the weights ("tokens"); the
         number of sequences, each with the mean of its own ("sequences"); the examples' counts
-        ("count"); a "constant"; or nothing ("sum").
+        ("count"); a "constant"; or nothing ("sum"). None for the objective's own: its targets
+        ("tokens"), but for masked diffusion its maskable tokens ("count").
       constant: for the normalisation of that name.
       label_smoothing: share of each target that is spread over all ids.
       z_loss: coefficient of log(Z)².
@@ -324,7 +325,7 @@ class TrainingConfig:
     backend: Literal["single", "pmap"] = "single"
     micro_batches: int = 1
     gradients: Gradients = "full"
-    normalisation: Normalisation = "tokens"
+    normalisation: Normalisation | None = None
     constant: float = 1.0
     label_smoothing: float = 0.0
     z_loss: float = 0.0

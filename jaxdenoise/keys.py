@@ -11,7 +11,11 @@ from __future__ import annotations
 import zlib
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+GOLDEN = 2654435769
+"""2^32 / φ: multiples of it, cut to 32 bits, are spread as evenly as can be."""
 
 
 def stream(name: str, seed: int = 0) -> jax.Array:
@@ -30,6 +34,11 @@ def stream(name: str, seed: int = 0) -> jax.Array:
 def example_key(root: jax.Array, epoch: ArrayLike, example_id: ArrayLike) -> jax.Array:
     """The key of one example in one epoch of a stream; vmap it over a batch."""
     return jax.random.fold_in(jax.random.fold_in(root, epoch), example_id)
+
+
+def to_uniform(bits: jax.Array) -> jax.Array:
+    """Uint32 as float32 in [0, 1), by its upper 24 bits."""
+    return (bits >> 8).astype(jnp.float32) * jnp.float32(2**-24)
 
 
 def host_seed(name: str, *parts: int) -> int:

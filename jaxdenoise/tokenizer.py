@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -15,6 +16,15 @@ from jaxdenoise.errors import UserError, require
 from jaxdenoise.vocabulary import Vocabulary
 
 PAD, EOS, MASK, SEPARATOR = "<pad>", "</s>", "<mask>", "<doc>"
+NAMED = {
+    "[R]": "[R]",
+    "[S]": "[S]",
+    "[X]": "[X]",
+    "fim_prefix": "<fim_prefix>",
+    "fim_middle": "<fim_middle>",
+    "fim_suffix": "<fim_suffix>",
+}
+"""The vocabulary's named tokens and how they are written."""
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
 
 
@@ -23,9 +33,11 @@ class Tokenizer:
 
     Args:
       backend: a `tokenizers.Tokenizer`. Its special tokens are found by name: `<pad>`, `</s>`
-        (or `[PAD]`, `[SEP]`), `<mask>` or `[MASK]`, and `<extra_id_k>` as sentinel k. The
+        (or `[PAD]`, `[SEP]`), `<mask>` or `[MASK]`, `<extra_id_k>` as sentinel k, UL2's mode
+        tokens `[R]`, `[S]`, `[X]` and `<fim_prefix>`, `<fim_middle>`, `<fim_suffix>`. The
         separator of documents, `<doc>`, is added where it lacks. Its settings for truncating and
-        padding, which files of other libraries carry, are switched off.
+        padding, which files of other libraries carry, are switched off. A word begins with a
+        token that does not begin with a letter or a digit; a sentence ends with `.`, `!` or `?`.
 
     Raises:
       UserError: no padding or no end-of-sequence token, or sentinels that skip a number.
@@ -39,7 +51,11 @@ class Tokenizer:
         backend.no_padding()
         if backend.token_to_id(SEPARATOR) is None:
             backend.add_special_tokens([SEPARATOR])
-        self.vocab = _vocabulary(backend)
+        vocab = _vocabulary(backend)
+        ends, continuations = _of_text(backend, vocab)
+        self.vocab = dataclasses.replace(
+            vocab, sentence_end_ids=ends, continuation_ids=continuations
+        )
 
     def encode(self, text: str, *, specials: bool = False) -> np.ndarray:
         """Returns Int32[n]; with `specials`, names such as `<extra_id_0>` become their ids."""
@@ -106,7 +122,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, sentinels: in
 
     Args:
       texts: the training split.
-      vocabulary_size: V, with the 4 + `sentinels` special ids and the 256 bytes included.
+      vocabulary_size: V, with the 10 + `sentinels` special ids and the 256 bytes included.
       sentinels: how many; sentinel k is `V - 1 - k`.
     """
     check_vocabulary_size(vocabulary_size, sentinels)
@@ -115,7 +131,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, sentinels: in
     backend.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocabulary_size - sentinels,
-        special_tokens=[PAD, EOS, MASK, SEPARATOR],
+        special_tokens=[PAD, EOS, MASK, SEPARATOR, *NAMED.values()],
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -157,7 +173,8 @@ def _vocabulary(backend: tokenizers.Tokenizer) -> Vocabulary:
         "the tokenizer's sentinels <extra_id_k> skip a number; add the missing ones",
     )
     mask, separator = find(MASK, "[MASK]"), find(SEPARATOR)
-    known = {pad, eos, mask, separator, *numbered.values()}
+    named = [(role, names[name]) for role, name in NAMED.items() if name in names]
+    known = {pad, eos, mask, separator, *numbered.values(), *(token for _, token in named)}
     added = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
     return Vocabulary(
         size=max(names.values()) + 1,
@@ -166,5 +183,25 @@ def _vocabulary(backend: tokenizers.Tokenizer) -> Vocabulary:
         mask_id=mask,
         separator_id=separator,
         sentinel_ids=tuple(numbered[k] for k in range(len(numbered))),
+        named_ids=tuple(named),
         unused_ids=tuple(sorted(added - known)),
     )
+
+
+def _of_text(
+    backend: tokenizers.Tokenizer, vocab: Vocabulary
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that a sentence may end with, and those that go on with a word.
+
+    By the marks of the three kinds of tokenizers: "Ġ" or "▁" before a word, "##" inside one.
+    """
+    ends, continuations = [], []
+    pieces = [(i, backend.id_to_token(i) or "") for i in vocab.ordinary_ids.tolist()]
+    inside = any(piece.startswith("##") for _, piece in pieces)
+    for token, piece in pieces:
+        text = piece.rstrip("ĠĊč▁ ")
+        if text.removeprefix("##").endswith((".", "!", "?")):
+            ends.append(token)
+        if piece.startswith("##") if inside else piece[:1].isalnum() and piece[0] not in "ĠĊčĉ":
+            continuations.append(token)
+    return tuple(ends), tuple(continuations)

@@ -26,10 +26,13 @@ class Vocabulary:
       separator_id: stands between documents in a row. It is not `eos_id`: a noise span may cover
         a separator, and an EOS inside a target would end decoding there.
       sentinel_ids: the id of sentinel 0, 1, …; T5's order is descending, see `with_sentinels`.
+      named_ids: further special ids by name: UL2's mode tokens, the marks of fill-in-the-middle.
       unused_ids: ids that no text is encoded to (padding of the vocabulary, an unknown token).
+      sentence_end_ids: ordinary ids that a sentence may end with.
+      continuation_ids: ordinary ids that go on with the word before them.
 
     Raises:
-      UserError: an id outside [0, size), or one id in two roles.
+      UserError: an id outside [0, size), one id in two roles, or a special id in a sentence.
 
     Example:
       >>> vocab = Vocabulary.with_sentinels(size=1000, sentinels=100)
@@ -45,7 +48,10 @@ class Vocabulary:
     mask_id: int | None = None
     separator_id: int | None = None
     sentinel_ids: tuple[int, ...] = ()
+    named_ids: tuple[tuple[str, int], ...] = ()
     unused_ids: tuple[int, ...] = ()
+    sentence_end_ids: tuple[int, ...] = ()
+    continuation_ids: tuple[int, ...] = ()
 
     def __post_init__(self):
         special = self.special_ids
@@ -57,6 +63,12 @@ class Vocabulary:
             )
         twice = sorted({token for token in special if special.count(token) > 1})
         require(not twice, f"vocabulary: {twice} have two roles each; give each role its own id")
+        for token in {*self.sentence_end_ids, *self.continuation_ids}:
+            require(
+                0 <= token < self.size and not self.is_special[token],
+                f"vocabulary: id {token} ends a sentence or goes on with a word, so it must be an "
+                f"ordinary id in [0, {self.size})",
+            )
 
     @classmethod
     def with_sentinels(cls, *, size: int, sentinels: int = 100, **roles) -> Vocabulary:
@@ -68,7 +80,8 @@ class Vocabulary:
     def special_ids(self) -> tuple[int, ...]:
         """All ids with a role, in no particular order."""
         optional = [i for i in (self.mask_id, self.separator_id) if i is not None]
-        return (self.pad_id, self.eos_id, *optional, *self.sentinel_ids, *self.unused_ids)
+        named = [token for _, token in self.named_ids]
+        return (self.pad_id, self.eos_id, *optional, *self.sentinel_ids, *named, *self.unused_ids)
 
     def require_mask(self) -> int:
         """Returns `mask_id`; raises `UserError` if the vocabulary has none."""
@@ -79,6 +92,41 @@ class Vocabulary:
             )
         return self.mask_id
 
+    def require(self, need: str) -> int:
+        """The id of a special token that an objective writes: "mask", or a named one.
+
+        "sentence_ends" asks for those instead, and gives the first.
+
+        Raises:
+          UserError: the vocabulary has none.
+        """
+        if need == "mask":
+            return self.require_mask()
+        if need == "sentence_ends":
+            self.require_sentence_ends()
+            return self.sentence_end_ids[0]
+        return self.named(need)
+
+    def named(self, name: str) -> int:
+        """Returns the id of a token by name; raises `UserError` if the vocabulary has none."""
+        ids = dict(self.named_ids)
+        if name not in ids:
+            known = ", ".join(ids) or "none"
+            raise UserError(
+                f"the vocabulary has no token named '{name}', which this objective writes (it has "
+                f"{known}); add it to the tokenizer as a special token, or let data.tokenizer be "
+                "trained, which adds it"
+            )
+        return ids[name]
+
+    def require_sentence_ends(self) -> None:
+        """Raises `UserError` if the vocabulary does not say what ends a sentence."""
+        require(
+            bool(self.sentence_end_ids),
+            "the vocabulary has no sentence ends, which this objective looks for; give "
+            "sentence_end_ids, or a tokenizer with a token that ends in '.', '!' or '?'",
+        )
+
     @cached_property
     def sentinel_number(self) -> dict[int, int]:
         """The number of each sentinel by its id."""
@@ -87,8 +135,21 @@ class Vocabulary:
     @cached_property
     def is_special(self) -> np.ndarray:
         """Bool[V]: True for ids that do not stand for text."""
+        return self._table(self.special_ids)
+
+    @cached_property
+    def ends_sentence(self) -> np.ndarray:
+        """Bool[V]: True for ids that a sentence may end with."""
+        return self._table(self.sentence_end_ids)
+
+    @cached_property
+    def word_starts(self) -> np.ndarray:
+        """Bool[V]: True for ids that a word begins with, and for special ones."""
+        return ~self._table(self.continuation_ids)
+
+    def _table(self, ids: tuple[int, ...]) -> np.ndarray:
         table = np.zeros(self.size, bool)
-        table[list(self.special_ids)] = True
+        table[list(ids)] = True
         table.setflags(write=False)
         return table
 

@@ -20,8 +20,22 @@ hypothesis.settings.load_profile("default")
 
 @pytest.fixture
 def vocab() -> Vocabulary:
-    """V = 1000 with 100 sentinels, a mask and a separator."""
-    return Vocabulary.with_sentinels(size=1000, sentinels=100, mask_id=2, separator_id=3)
+    """V = 1000 with 100 sentinels, all marks, sentence ends 20 and 21, odd ids inside words."""
+    return full_vocabulary()
+
+
+def full_vocabulary() -> Vocabulary:
+    """The vocabulary of the fixture `vocab`."""
+    names = ("[R]", "[S]", "[X]", "fim_prefix", "fim_middle", "fim_suffix")
+    return Vocabulary.with_sentinels(
+        size=1000,
+        sentinels=100,
+        mask_id=2,
+        separator_id=3,
+        named_ids=tuple(zip(names, range(4, 10), strict=True)),
+        sentence_end_ids=(20, 21),
+        continuation_ids=tuple(range(11, 900, 2)),
+    )
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_tokens_that_begin_a_word_keep_their_space(metaspace):
 
 
 def test_too_small_a_vocabulary_says_what_it_needs():
-    with pytest.raises(UserError, match=r"vocabulary_size is 300; it must be at least 360"):
+    with pytest.raises(UserError, match=r"vocabulary_size is 300; it must be at least 366"):
         train_tokenizer(TEXTS, vocabulary_size=300, sentinels=100)
 
 

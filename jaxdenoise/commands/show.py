@@ -123,7 +123,9 @@ def _show(options: ShowOptions, console: Console) -> None:
         example = jax.tree.map(lambda x, draw=draw: np.asarray(x[draw]), batch)
         if draw:
             console.rule(style="dim")
-        console.print(render_example(example, tokenizer, None if losses is None else losses[draw]))
+        loss = None if losses is None else losses[draw]
+        source = np.asarray(rows.tokens[draw])[: int(rows.lengths[draw])]
+        console.print(render_example(example, tokenizer, loss, source))
         if options.gradients is not None and model is not None:
             console.print(note, style="dim")
             drawn = {"gradients": options.gradients, "width": console.width}

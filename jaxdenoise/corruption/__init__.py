@@ -7,5 +7,16 @@ The submodules load when first used, so that checking a configuration does not i
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["lengths", "masks", "restore", "rewrite"]
+    __name__,
+    submodules=[
+        "checks",
+        "examples",
+        "lengths",
+        "masks",
+        "rates",
+        "reorder",
+        "restore",
+        "rewrite",
+        "spans",
+    ],
 )

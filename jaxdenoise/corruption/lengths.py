@@ -7,10 +7,13 @@ Rounding is half to even, in float64. The same sums in float32 on a device give 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdenoise.corruption import checks, rates
+from jaxdenoise.corruption.rates import Chosen
 from jaxdenoise.errors import require
 
 
@@ -22,30 +25,6 @@ class Lengths(NamedTuple):
 
     encoder: Any
     decoder: Any
-
-
-def check_spans(noise_density: float, mean_noise_span_length: float) -> None:
-    """Raises `UserError` unless both are in the range for which span masks are defined."""
-    require(
-        0 < noise_density < 1,
-        f"objective.noise_density is {noise_density}; a span mask needs a density inside (0, 1), "
-        "such as 0.15",
-    )
-    require(
-        mean_noise_span_length >= 1,
-        f"objective.mean_noise_span_length is {mean_noise_span_length}; a span has at least 1 "
-        "token, T5's default is 3",
-    )
-
-
-def check_sentinels(spans: int, sentinels: int) -> None:
-    """Raises `UserError` if a row may have more noise spans than the vocabulary has sentinels."""
-    require(
-        spans <= sentinels,
-        f"a row has up to {spans} noise spans but the vocabulary has only {sentinels} sentinels; "
-        "raise data.sentinels or objective.mean_noise_span_length, or lower "
-        "objective.noise_density or data.raw_length",
-    )
 
 
 def noise_counts(
@@ -69,7 +48,7 @@ def noise_counts(
     return noise, min(spans, noise, length - noise)
 
 
-@functools.lru_cache
+@functools.lru_cache(maxsize=1024)
 def noise_count_table(
     raw_length: int, noise_density: float, mean_noise_span_length: float
 ) -> np.ndarray:
@@ -83,7 +62,7 @@ def noise_count_table(
     return table
 
 
-@functools.lru_cache
+@functools.lru_cache(maxsize=1024)
 def exact_count_table(raw_length: int, noise_density: float) -> np.ndarray:
     """Int32[L + 1]: max(1, round(n · density)) noise tokens of n up to L; none of none.
 
@@ -95,22 +74,112 @@ def exact_count_table(raw_length: int, noise_density: float) -> np.ndarray:
     return table
 
 
-def max_spans(raw_length: int, noise_density: float, mean_noise_span_length: float) -> int:
+@functools.lru_cache(maxsize=1024)
+def budget_table(raw_length: int, ratio: float) -> np.ndarray:
+    """Int32[L + 1]: ceil(n · ratio) of n up to L, as BART counts its noise.
+
+    Example:
+      >>> budget_table(10, 0.3).tolist()
+      [0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3]
+    """
+    # 10 · 0.3 is 3, whatever the last bit of the product says.
+    table = np.array([math.ceil(n * ratio - 1e-9) for n in range(raw_length + 1)], np.int32)
+    table.setflags(write=False)
+    return table
+
+
+@functools.lru_cache
+def poisson_cumulative(mean: float) -> np.ndarray:
+    """Float64[S]: P(n ≤ 0, 1, …) of the Poisson distribution, until all but 1e-8 is covered."""
+    total, term, sums = 0.0, math.exp(-mean), []
+    while total < 1 - 1e-8:
+        total += term
+        sums.append(total)
+        term *= mean / len(sums)
+    return np.array([*sums[:-1], 1.0])
+
+
+@functools.lru_cache
+def geometric_cumulative(probability: float, longest: int) -> np.ndarray:
+    """Float64[longest + 1]: P(n ≤ 0, 1, …) of a geometric number from 1, cut at `longest`."""
+    chances = probability * (1 - probability) ** np.arange(longest)
+    return np.append(0.0, np.cumsum(chances / chances.sum()))
+
+
+def budget_slots(budget: int, cumulative: np.ndarray, odds: float = 1e-9) -> int:
+    """Spans that use up `budget` tokens, but for one row in a billion.
+
+    Args:
+      budget: tokens.
+      cumulative: of the length of a span, as from `poisson_cumulative`.
+      odds: of needing more.
+
+    Example:
+      >>> budget_slots(171, poisson_cumulative(3.0))
+      88
+    """
+    if budget == 0:
+        return 1
+    chances = np.diff(cumulative, prepend=0.0)
+    left = np.zeros(budget)  # of a budget of `budget`, how likely is each rest still to be used up
+    left[-1], slots = 1.0, 0
+    while left.sum() > odds:
+        left = np.convolve(left[::-1], chances)[:budget][::-1]
+        slots += 1
+    return slots
+
+
+@functools.lru_cache(maxsize=1024)
+def infilling_slots(raw_length: int, mask_ratio: float, poisson_lambda: float) -> int:
+    """Slots for the spans of text infilling in rows of at most `raw_length` tokens."""
+    budget = int(budget_table(raw_length, mask_ratio)[-1])
+    return budget_slots(budget, poisson_cumulative(poisson_lambda))
+
+
+def max_spans(raw_length: int, noise_density: Chosen, mean_noise_span_length: Chosen) -> int:
     """The most noise spans in any row of at most `raw_length` tokens."""
-    return int(noise_count_table(raw_length, noise_density, mean_noise_span_length)[:, 1].max())
+    combinations = rates.combinations(noise_density, mean_noise_span_length)
+    return max(int(noise_count_table(raw_length, *values)[:, 1].max()) for values in combinations)
 
 
-def span_lengths(raw_length: int, noise_density: float, mean_noise_span_length: float) -> Lengths:
+def span_lengths(raw_length: int, noise_density: Chosen, mean_noise_span_length: Chosen) -> Lengths:
     """The longest inputs and targets of span corruption for rows of at most `raw_length` tokens.
 
     Example:
       >>> span_lengths(568, 0.15, 3)
       Lengths(encoder=512, decoder=114)
     """
-    table = noise_count_table(raw_length, noise_density, mean_noise_span_length)
-    noise, spans = table[:, 0], table[:, 1]
-    inputs = np.arange(raw_length + 1) - noise + spans + 1
-    return Lengths(int(inputs.max()), int((noise + spans + 1).max()))
+    longest = []
+    for values in rates.combinations(noise_density, mean_noise_span_length):
+        noise, spans = noise_count_table(raw_length, *values).T
+        inputs = np.arange(raw_length + 1) - noise + spans + 1
+        longest.append((int(inputs.max()), int((noise + spans + 1).max())))
+    return Lengths(*(max(side) for side in zip(*longest, strict=True)))
+
+
+def iid_slots(raw_length: int, noise_density: float) -> int:
+    """Noise tokens of a row where each is noise independently, all but surely the most."""
+    mean = raw_length * noise_density
+    return min(math.ceil(mean + 6 * math.sqrt(mean * (1 - noise_density))) + 6, raw_length)
+
+
+def most_noise(raw_length: int, noise_density: Chosen, mean_noise_span_length: Chosen) -> Lengths:
+    """The longest text without its noise, and the longest noise, EOS included on both sides."""
+    longest = []
+    for values in rates.combinations(noise_density, mean_noise_span_length):
+        noise = noise_count_table(raw_length, *values)[:, 0]
+        longest.append((int((np.arange(raw_length + 1) - noise).max()) + 1, int(noise.max()) + 1))
+    return Lengths(*(max(side) for side in zip(*longest, strict=True)))
+
+
+def iid_run_slots(raw_length: int, noise_density: float) -> int:
+    """Runs of noise in a row where every token is noise independently, all but surely the most.
+
+    Their number has mean L·v + d² and variance near L·v·(1 − 3·v), v = d·(1 − d); six deviations.
+    """
+    v = noise_density * (1 - noise_density)
+    most = raw_length * v + 1 + 6 * math.sqrt(raw_length * v * (1 - 3 * v) + 1)
+    return min(math.ceil(most), (raw_length + 1) // 2)
 
 
 def raw_length_for(
@@ -127,7 +196,7 @@ def raw_length_for(
       >>> raw_length_for(512, 0.15, 3)
       (568, 114)
     """
-    check_spans(noise_density, mean_noise_span_length)
+    checks.check_spans(noise_density, mean_noise_span_length)
     require(inputs_length >= 3, f"inputs_length is {inputs_length}; the least is 3")
 
     def outputs(raw_length: int) -> tuple[int, int]:

@@ -7,18 +7,11 @@ whole spans take `NoiseSpans`, functions on single tokens take a noise mask.
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
-from jaxdenoise.arrays import (
-    AnyArray,
-    Example,
-    NoiseMask,
-    NoiseSpans,
-    Scalar,
-    Tokens,
-    Visibility,
-)
-from jaxdenoise.corruption import lengths
+from jaxdenoise.arrays import UNUSED, AnyArray, Example, NoiseMask, NoiseSpans, Scalar, Tokens
+from jaxdenoise.corruption import checks, examples
+from jaxdenoise.corruption.spans import FEW
 from jaxdenoise.vocabulary import Vocabulary
 
 Output = Int[AnyArray, "T"]
@@ -44,7 +37,7 @@ def mask_tokens(
       tokens: Int[L].
       noise: Bool[L].
       vocab: with a mask token.
-      capacity: the most noise tokens that are predicted; see `select`. None for all positions.
+      capacity: the most tokens that are predicted; see `examples.select`. None for all positions.
 
     Raises:
       UserError: the vocabulary has no mask token.
@@ -52,77 +45,69 @@ def mask_tokens(
     Source: Devlin et al. 2019, section 3.1, without the random and the kept tokens.
     """
     masked = tokens_to_mask(tokens, noise, vocab.require_mask())
-    return encoder_example(masked, tokens, noise, capacity)
+    return examples.encoder(masked, tokens, noise, capacity)
 
 
-def encoder_example(
-    inputs: Tokens, targets: Tokens, predicted: NoiseMask, capacity: int | None = None
-) -> Example:
-    """An encoder that predicts `targets` where `predicted`; `capacity` as in `mask_tokens`."""
-    weights = predicted.astype(jnp.float32)
-    return Example(
-        encoder_input_tokens=inputs,
-        encoder_target_tokens=targets,
-        encoder_loss_weights=weights,
-        encoder_selected=None if capacity is None else select(predicted, capacity),
-    )
-
-
-def select(predicted: NoiseMask, capacity: int) -> Int[AnyArray, "P"]:
-    """Places of the predicted positions, in order, then of others until there are `capacity`.
-
-    The model projects these alone on the vocabulary, and under `output_only` gradients trains
-    these alone. What does not fit is lost, and counted by the training step.
-
-    Example:
-      >>> select(jnp.array([0, 0, 1, 0, 1], bool), 3).tolist()
-      [2, 4, 0]
-    """
-    return jnp.argsort(~predicted, stable=True)[:capacity].astype(jnp.int32)
-
-
-def decoder_example(
+def replace_tokens(
     tokens: Tokens,
-    length: Scalar,
-    predicted: NoiseMask,
-    vocab: Vocabulary,
-    *,
-    visibility: Visibility | None = None,
-    capacity: int | None = None,
-) -> Example:
-    """A lone decoder that reads a row and predicts it, where `predicted`.
-
-    Position t reads token t − 1, the first one padding, and predicts token t.
+    noise: NoiseMask,
+    share: Float[AnyArray, "L"],
+    random_ids: Tokens,
+    mask_id: int,
+    mask_replace_prob: float,
+    random_replace_prob: float,
+) -> Tokens:
+    """BERT's replacement: of the noise most becomes the mask, some a random id, the rest stays.
 
     Args:
       tokens: Int[L].
-      length: Int[], real tokens; nothing past them is predicted.
-      predicted: Bool[L].
-      vocab: for padding.
-      visibility: of the positions; causal if None.
-      capacity: the most tokens that are predicted; see `select`. None for all positions.
+      noise: Bool[L].
+      share: Float[L] in [0, 1): below `mask_replace_prob` it is the mask, then a random id.
+      random_ids: Int[L].
+      mask_id: of the vocabulary.
+      mask_replace_prob: of the noise.
+      random_replace_prob: of the noise.
+
+    Source: Devlin et al. 2019, appendix A.1.
+    """
+    inputs = jnp.where(
+        noise & (share < mask_replace_prob + random_replace_prob), random_ids, tokens
+    )
+    return jnp.where(noise & (share < mask_replace_prob), mask_id, inputs)
+
+
+def keep_tokens(tokens: Tokens, kept: NoiseMask, size: int) -> Output:
+    """Deletes all tokens but the kept ones; what lies past them is undefined.
 
     Example:
-      >>> predicted = jnp.array([0, 0, 1, 1], bool)
-      >>> example = decoder_example(jnp.arange(7, 11), 3, predicted, Vocabulary(size=20))
-      >>> example.decoder_input_tokens.tolist(), example.decoder_loss_weights.tolist()
-      ([0, 7, 8, 9], [0.0, 0.0, 1.0, 0.0])
+      >>> noise = jnp.array([1, 1, 0, 0, 1, 0], bool)
+      >>> keep_tokens(jnp.arange(10, 16), ~noise, 3).tolist()
+      [12, 13, 15]
     """
-    real = jnp.arange(tokens.shape[-1]) < length
-    predicted = predicted & real
-    return Example(
-        decoder_input_tokens=shift_right(tokens, vocab),
-        decoder_target_tokens=tokens,
-        decoder_loss_weights=predicted.astype(jnp.float32),
-        decoder_segment_ids=real.astype(jnp.int32),
-        decoder_visibility=visibility,
-        decoder_selected=None if capacity is None else select(predicted, capacity),
-    )
+    return _take(tokens, jnp.flatnonzero(kept, size=size, fill_value=0))
 
 
-def spans_to_mask(tokens: Tokens, spans: NoiseSpans, mask_id: int, size: int) -> Output:
-    """Replaces each noise span by one `mask_id`; `size` is that of the output."""
-    return _spans_to_ids(tokens, spans, jnp.full(spans.starts.shape, mask_id), size)
+def insert_tokens(tokens: Tokens, inserted: Bool[AnyArray, "T"], ids: Int[AnyArray, "T"]) -> Output:
+    """Writes `ids` where `inserted`, and the tokens in order between them.
+
+    Args:
+      tokens: Int[L].
+      inserted: Bool[T], of the output's places.
+      ids: Int[T].
+
+    Example:
+      >>> inserted = jnp.array([0, 1, 0, 0], bool)
+      >>> insert_tokens(jnp.arange(10, 13), inserted, jnp.full(4, 99)).tolist()
+      [10, 99, 11, 12]
+    """
+    return jnp.where(inserted, ids, _take(tokens, jnp.cumsum(~inserted) - 1))
+
+
+def spans_to_mask(
+    tokens: Tokens, spans: NoiseSpans, mask_id: int | Int[AnyArray, "K"], size: int
+) -> Output:
+    """Replaces each noise span by one `mask_id`, or by an id for each; `size` is the output's."""
+    return _spans_to_ids(tokens, spans, jnp.broadcast_to(mask_id, spans.starts.shape), size)
 
 
 def spans_to_sentinels(tokens: Tokens, spans: NoiseSpans, vocab: Vocabulary, size: int) -> Output:
@@ -153,87 +138,84 @@ def spans_after_sentinels(
     """Writes each noise span after its sentinel: T5's targets, N + K real tokens.
 
     Arguments, errors and source as in `spans_to_sentinels`. No sentinel follows the last span,
-    as in T5's code (its paper shows one).
+    as in T5's code; its paper shows one.
     """
     sentinels = _sentinels(spans, vocab)
     before = jnp.cumsum(spans.lengths) - spans.lengths
     at = before + jnp.arange(len(sentinels))
     # Behind sentinel k, output position j holds token j + starts[k] - at[k] - 1.
     offset = spans.starts - at - 1
-    return _splice(tokens, _used(at, spans, size), sentinels, jnp.diff(offset, prepend=0), size)
+    return _splice(tokens, _in_use(at, spans), sentinels, jnp.diff(offset, prepend=0), size)
 
 
 def drop_spans(tokens: Tokens, spans: NoiseSpans, size: int) -> Output:
     """Deletes the noise spans; `length` − N real tokens remain."""
     before = jnp.cumsum(spans.lengths) - spans.lengths
-    position = jnp.arange(size)[:, None]
-    shift = jnp.where(position >= spans.starts - before, spans.lengths, 0)
-    return _take(tokens, position[:, 0] + jnp.sum(shift, axis=1))
+    return _take(tokens, jnp.arange(size) + _moved(spans.starts - before, spans.lengths, size))
 
 
 def keep_spans(tokens: Tokens, spans: NoiseSpans, size: int) -> Output:
     """Joins the noise spans and deletes the rest; N real tokens remain."""
-    at = jnp.cumsum(spans.lengths) - spans.lengths
-    jumps = jnp.diff(spans.starts - at, prepend=0)
-    position = jnp.arange(size)[:, None]
-    shift = jnp.where(position >= _used(at, spans, size), jumps, 0)
-    return _take(tokens, position[:, 0] + jnp.sum(shift, axis=1))
+    return join_pieces(tokens, spans.starts, spans.lengths, size)
 
 
-def end(tokens: Output, length: Scalar, vocab: Vocabulary) -> Output:
-    """Puts EOS at `length` and padding behind it."""
-    position = jnp.arange(tokens.shape[-1])
-    tail = jnp.where(position == length, vocab.eos_id, vocab.pad_id)
-    return jnp.where(position < length, tokens, tail)
-
-
-def shift_right(tokens: Output, vocab: Vocabulary) -> Output:
-    """The decoder's inputs for these targets: a padding id, then all targets but the last.
-
-    Source: Raffel et al. 2020; t5x and transformers start the decoder so too.
-
-    Example:
-      >>> shift_right(jnp.array([7, 8, 1]), Vocabulary(size=10)).tolist()
-      [0, 7, 8]
-    """
-    return jnp.pad(tokens[:-1], (1, 0), constant_values=vocab.pad_id)
-
-
-def encoder_decoder_example(
-    inputs: Output,
-    inputs_length: Scalar,
-    targets: Int[AnyArray, "S"],
-    targets_length: Scalar,
-    vocab: Vocabulary,
-) -> Example:
-    """Ends both sides with EOS, shifts the targets, and weighs all of them.
+def spans_to_ids(
+    tokens: Tokens,
+    length: Scalar,
+    spans: NoiseSpans,
+    written: Int[AnyArray, "K"],
+    ids: Int[AnyArray, "M"],
+    size: int,
+) -> Output:
+    """Replaces span k by `written[k]` ids, the next ones of `ids`.
 
     Args:
-      inputs: Int[T], tokens up to `inputs_length` and anything behind.
-      inputs_length: Int[], below T.
-      targets: Int[S], tokens up to `targets_length` and anything behind.
-      targets_length: Int[], below S; 0 if there is nothing to predict: all weights are 0 then.
-      vocab: for EOS and padding.
+      tokens: Int[L].
+      length: Int[], real tokens.
+      spans: K slots.
+      written: Int[K], 0 in unused slots.
+      ids: Int[M], enough for all.
+      size: of the output; `length` − N + Σ written are real.
+
+    Example:
+      >>> spans = NoiseSpans(starts=jnp.array([1, 4]), lengths=jnp.array([2, 0]))
+      >>> ids = jnp.arange(97, 100)
+      >>> spans_to_ids(jnp.arange(10, 15), 5, spans, jnp.array([1, 2]), ids, 6).tolist()
+      [10, 97, 13, 98, 99, 14]
     """
-    inputs, targets = end(inputs, inputs_length, vocab), end(targets, targets_length, vocab)
-    real_input = jnp.arange(inputs.shape[-1]) <= inputs_length
-    real_target = jnp.arange(targets.shape[-1]) <= targets_length
-    weights = (real_target & (targets_length > 0)).astype(jnp.float32)
-    return Example(
-        encoder_input_tokens=inputs,
-        encoder_segment_ids=real_input.astype(jnp.int32),
-        decoder_input_tokens=shift_right(targets, vocab),
-        decoder_target_tokens=targets,
-        decoder_loss_weights=weights,
-        decoder_segment_ids=real_target.astype(jnp.int32),
-        count=jnp.sum(weights),
-    )
+    starts = jnp.minimum(spans.starts, length)
+    behind = jnp.append(0, starts + spans.lengths)  # where the text goes on
+    texts = behind, jnp.append(starts, length) - behind
+    places = tokens.shape[-1] + jnp.cumsum(written) - written
+    pieces = zip(texts, (jnp.append(places, 0), jnp.append(written, 0)), strict=True)
+    firsts, lengths = (jnp.stack(pair, axis=1).ravel() for pair in pieces)
+    return join_pieces(jnp.concatenate([tokens, ids.astype(tokens.dtype)]), firsts, lengths, size)
+
+
+def join_pieces(
+    tokens: Tokens, starts: Int[AnyArray, "K"], lengths: Int[AnyArray, "K"], size: int
+) -> Output:
+    """Writes pieces of a row one after another; what lies past them is undefined.
+
+    Args:
+      tokens: Int[L].
+      starts: Int[K], the first token of each piece.
+      lengths: Int[K], its tokens; perhaps 0.
+      size: of the output.
+
+    Example:
+      >>> join_pieces(jnp.arange(10, 16), jnp.array([4, 0, 1]), jnp.array([2, 0, 3]), 5).tolist()
+      [14, 15, 11, 12, 13]
+    """
+    at = jnp.cumsum(lengths) - lengths
+    jumps = jnp.diff(starts - at, prepend=0)
+    return _take(tokens, jnp.arange(size) + _moved(at, jumps, size))
 
 
 def _spans_to_ids(tokens: Tokens, spans: NoiseSpans, ids: Int[AnyArray, "K"], size: int) -> Output:
     before = jnp.cumsum(spans.lengths) - spans.lengths
     at = spans.starts - before + jnp.arange(len(ids))
-    return _splice(tokens, _used(at, spans, size), ids, spans.lengths - 1, size)
+    return _splice(tokens, _in_use(at, spans), ids, spans.lengths - 1, size)
 
 
 def _splice(
@@ -247,20 +229,26 @@ def _splice(
 
     out[j] = ids[k] where j = at[k], else tokens[j + Σₖ [at[k] < j] · jumps[k]]. Tokens and ids
     stand in one table, and the place to read moves by two steps at every k: into the ids and back.
-    The sums are comparisons with K positions, which vectorise; a scatter and a running sum do not.
     """
     table = jnp.concatenate([tokens, ids])
     offset = jnp.cumsum(jumps)
     to_id = tokens.shape[-1] + jnp.arange(len(ids)) - at  # from place to place of its id
     into, back = to_id - (offset - jumps), offset - to_id
-    place = jnp.arange(size)[:, None]
-    moved = jnp.where(place >= at, into, 0) + jnp.where(place > at, back, 0)
-    return _take(table, place[:, 0] + jnp.sum(moved, axis=1))
+    moved = _moved(jnp.append(at, at + 1), jnp.append(into, back), size)
+    return _take(table, jnp.arange(size) + moved)
 
 
-def _used(at: Int[AnyArray, "K"], spans: NoiseSpans, size: int) -> Int[AnyArray, "K"]:
-    """Moves unused slots past the end of the output."""
-    return jnp.where(spans.lengths > 0, at, size)
+def _moved(at: Int[AnyArray, "K"], by: Int[AnyArray, "K"], size: int) -> Output:
+    """Int[size]: for each place the sum of `by[k]` over all `at[k]` up to it."""
+    if len(at) <= 2 * FEW:  # comparisons vectorise; a scatter and a running sum do not
+        place = jnp.arange(size)[:, None]
+        return jnp.sum(jnp.where(place >= at, by, 0), axis=1)
+    return jnp.cumsum(jnp.zeros(size, jnp.int32).at[at].add(by.astype(jnp.int32), mode="drop"))
+
+
+def _in_use(at: Int[AnyArray, "K"], spans: NoiseSpans) -> Int[AnyArray, "K"]:
+    """Moves the places of unused slots past the end of the output."""
+    return jnp.where(spans.starts < UNUSED, at, UNUSED)
 
 
 def _take(tokens: Tokens, source: Output) -> Output:
@@ -269,5 +257,5 @@ def _take(tokens: Tokens, source: Output) -> Output:
 
 def _sentinels(spans: NoiseSpans, vocab: Vocabulary) -> Int[AnyArray, "K"]:
     slots = spans.starts.shape[-1]
-    lengths.check_sentinels(slots, len(vocab.sentinel_ids))
+    checks.check_sentinels(slots, len(vocab.sentinel_ids))
     return jnp.array(vocab.sentinel_ids[:slots], jnp.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,9 @@ class Batches(Sequence[Rows]):
         visits = [divmod(first + i, self.rows_per_epoch) for i in range(self.batch_size)]
         index = [self._row(epoch, place) for epoch, place in visits]
         epochs = np.array([epoch for epoch, _ in visits], np.uint32)
-        return take_rows(self.tokens, self.raw_length, np.array(index), epochs, self.seed)
+        rows = take_rows(self.tokens, self.raw_length, np.array(index), epochs, self.seed)
+        places = np.arange(first, first + self.batch_size) % 2**32
+        return dataclasses.replace(rows, places=places.astype(np.uint32))
 
     def _row(self, epoch: int, place: int) -> int:
         """Which row is visited at `place` of an epoch: a permutation that is never stored."""

@@ -30,7 +30,7 @@ from jaxdenoise.data.split import held_out_mask
 from jaxdenoise.errors import require
 from jaxdenoise.tokenizer import Tokenizer, read_tokenizer, train_tokenizer
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "held_out")
 SplitName = Literal["train", "held_out"]
 _CHUNK = 1000  # documents encoded at a time

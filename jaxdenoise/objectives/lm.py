@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jaxdenoise import corruption
-from jaxdenoise.corruption import lengths
+from jaxdenoise.corruption import checks, lengths
 from jaxdenoise.errors import require
 from jaxdenoise.objectives.registry import objective
 
@@ -43,24 +43,18 @@ def causal_lm(key: Key, tokens: Tokens, length: Scalar, *, vocab: Vocabulary) ->
 
     del key
     everything = jnp.ones(tokens.shape[-1], bool)
-    return corruption.rewrite.decoder_example(tokens, length, everything, vocab)
+    return corruption.examples.decoder(tokens, length, everything, vocab)
 
 
-def _check_share(
+def _check_output(
     longest_output: float, raw_length: int | None = None, sentinels: int | None = None
 ) -> None:
     del sentinels
-    require(
-        0 < longest_output <= 1,
-        f"objective.longest_output is {longest_output}; it is a share of the row, in (0, 1]",
-    )
-    require(
-        raw_length is None or raw_length >= 2,
-        f"data.raw_length is {raw_length}; a prefix and an output need at least 2 tokens",
-    )
+    checks.check_some(longest_output=longest_output)
+    checks.check_row(raw_length, 2, "a prefix and an output have a token each")
 
 
-@objective(check=_check_share)
+@objective(check=_check_output)
 def causal_prefix_lm(
     key: Key,
     tokens: Tokens,
@@ -102,24 +96,163 @@ def causal_prefix_lm(
       >>> example.decoder_loss_weights.tolist()
       [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
       >>> example.decoder_selected.tolist()  # room for 4
-      [7, 0, 1, 2]
+      [7, 8, 8, 8]
     """
-    import jax
     import jax.numpy as jnp
 
     from jaxdenoise.arrays import Visibility
 
     size = tokens.shape[-1]
-    longest = lengths.noise_count_table(size, longest_output, 1.0)[:, 0]
-    most = jnp.asarray(longest)[length]
-    output = jax.random.randint(key, (), 1, jnp.maximum(most, 1) + 1)
-    prefix = length - jnp.where(most > 0, output, 0)
-    return corruption.rewrite.decoder_example(
+    output = corruption.reorder.output_length(key, size, length, longest_output)
+    prefix = length - output
+    return corruption.examples.decoder(
         tokens,
         length,
         jnp.arange(size) >= prefix,
         vocab,
         # The position that predicts the first output reads the last token of the prefix.
         visibility=Visibility.prefix(size, prefix + 1),
-        capacity=int(longest.max()),
+        capacity=int(lengths.noise_count_table(size, longest_output, 1.0)[:, 0].max()),
     )
+
+
+def _check_fim(
+    fim_rate: float, spm_rate: float, raw_length: int | None = None, sentinels: int | None = None
+) -> None:
+    del raw_length, sentinels  # any will do
+    checks.check_shares(fim_rate=fim_rate, spm_rate=spm_rate)
+
+
+@objective(check=_check_fim, needs=("fim_prefix", "fim_middle", "fim_suffix"))
+def fill_in_the_middle(
+    key: Key,
+    tokens: Tokens,
+    length: Scalar,
+    *,
+    vocab: Vocabulary,
+    fim_rate: float = 0.5,
+    spm_rate: float = 0.5,
+) -> Example:
+    """Predicts a row whose middle has been moved to its end; the rest of the rows as they are.
+
+        source  Thank you for inviting me to your party last week .
+        PSM     <pre> Thank you <suf> last week . <mid> for inviting me to your party </s>
+        SPM     <pre> <suf> last week . <mid> Thank you for inviting me to your party </s>
+
+    Every token is predicted but the three marks. The two cuts may be anywhere, at one place too.
+
+    Args:
+      key: randomness.
+      tokens: Int[L].
+      length: Int[], real tokens in the row.
+      vocab: with the marks `fim_prefix`, `fim_middle` and `fim_suffix`.
+      fim_rate: share of the rows that are moved, in [0, 1].
+      spm_rate: share of these whose suffix comes first, in [0, 1].
+
+    Returns:
+      A decoder's `Example`, causal, of L + 4 positions.
+
+    Raises:
+      UserError: a rate outside its range, or a vocabulary without a mark.
+
+    Source: Bavarian et al. 2022, sections 3 and 3.1 (SPM variant 2), at the level of tokens.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxdenoise.vocabulary import Vocabulary
+      >>> marks = (("fim_prefix", 90), ("fim_middle", 91), ("fim_suffix", 92))
+      >>> corrupt = fill_in_the_middle(vocab=Vocabulary(size=100, named_ids=marks), fim_rate=1.0)
+      >>> corrupt(jax.random.key(0), jnp.arange(10, 18), 8).decoder_target_tokens.tolist()
+      [90, 92, 14, 15, 16, 17, 91, 10, 11, 12, 13, 1]
+    """
+    import jax
+    import jax.numpy as jnp
+
+    size, reorder = tokens.shape[-1], corruption.reorder
+    whether, order, cutting = jax.random.split(key, 3)
+    moved, suffix_first = reorder.happens(whether, fim_rate), reorder.happens(order, spm_rate)
+    cuts = reorder.random_cuts(cutting, length)
+    text = corruption.examples.room(tokens, vocab, 4)
+    text = corruption.examples.end(text, length, vocab)
+    row = jnp.where(
+        moved, reorder.fill_in_the_middle(tokens, length, cuts, suffix_first, vocab), text
+    )
+    real = jnp.where(moved, length + 4, length + 1)
+    place = jnp.arange(size + 4)
+    row = jnp.where(place < real, row, vocab.pad_id)
+    marks = jnp.array([vocab.named(f"fim_{part}") for part in ("prefix", "middle", "suffix")])
+    predicted = ~jnp.isin(row, marks) & (jnp.asarray(length) > 0)
+    return corruption.examples.decoder(row, real, predicted, vocab)
+
+
+def _check_context(
+    context_length: int | None,
+    bidirectional_context: bool,
+    raw_length: int | None = None,
+    sentinels: int | None = None,
+) -> None:
+    del bidirectional_context, sentinels
+    if context_length is not None:
+        require(
+            context_length >= 0,
+            f"objective.context_length is {context_length}; it cannot be negative",
+        )
+        why = f"objective.context_length is {context_length}, and an output has a token"
+        checks.check_row(raw_length, context_length + 1, why)
+
+
+@objective(check=_check_context)
+def subsequence(
+    key: Key,
+    tokens: Tokens,
+    length: Scalar,
+    *,
+    vocab: Vocabulary,
+    context_length: int | None = None,
+    bidirectional_context: bool = False,
+) -> Example:
+    """A row is a context and an output; only the output is predicted.
+
+        inputs   <pad> square this number . 2 . <sep> The result is
+        targets                                   The result is 4 .
+
+    Args:
+      key: not used.
+      tokens: Int[L].
+      length: Int[], real tokens in the row.
+      vocab: with a separator, unless `context_length` is given.
+      context_length: tokens of the context; None for all up to the first separator, with it. A
+        row without one is all output.
+      bidirectional_context: the context sees all of itself.
+
+    Returns:
+      A decoder's `Example`.
+
+    Raises:
+      UserError: a context that leaves no output.
+
+    Source: Xiao and Zhu 2025, "Foundations of Large Language Models", section 1.2.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxdenoise.vocabulary import Vocabulary
+      >>> corrupt = subsequence(vocab=Vocabulary(size=100, separator_id=3))
+      >>> example = corrupt(jax.random.key(0), jnp.array([10, 11, 3, 12, 13]), 5)
+      >>> example.decoder_loss_weights.tolist()
+      [0.0, 0.0, 0.0, 1.0, 1.0]
+    """
+    import jax.numpy as jnp
+
+    from jaxdenoise.arrays import Visibility
+
+    del key
+    place = jnp.arange(tokens.shape[-1])
+    if context_length is None:
+        parted = (tokens == (-1 if vocab.separator_id is None else vocab.separator_id)) & (
+            place < length
+        )
+        context = jnp.where(parted.any(), jnp.argmax(parted) + 1, 0)
+    else:
+        context = jnp.minimum(context_length, length)
+    seen = Visibility.prefix(len(place), context + 1) if bidirectional_context else None
+    return corruption.examples.decoder(tokens, length, place >= context, vocab, visibility=seen)

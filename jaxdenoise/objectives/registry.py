@@ -7,6 +7,11 @@ turns the function into a recipe. Its keyword arguments are the objective's opti
 frozen dataclass, `half_mask.config(density=.3)`, which experiments hold and the command line
 shows. With a vocabulary the recipe is complete: `half_mask(vocab=vocab, density=.3)` is a pure
 `corrupt(key, tokens, length) -> Example`.
+
+Two keyword arguments are no options but supplied by the training step to a recipe that has them:
+`progress`, the share of the training that is done, and `uniform`, a number in [0, 1) that is spread
+evenly over a batch. An option that is a `Rate` may be a schedule of the progress; the recipe then
+gets a `Choice` of its values.
 """
 
 from __future__ import annotations
@@ -14,9 +19,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from jaxdenoise.config import Normalisation
+from jaxdenoise.corruption import rates
 from jaxdenoise.corruption.lengths import Lengths
 from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.registry import Registry
@@ -24,6 +32,9 @@ from jaxdenoise.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from jaxdenoise.arrays import AnyArray, Example, Key, Scalar, Tokens
+
+SUPPLIED = ("progress", "uniform")
+EVALUATION = "evaluation_"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,12 +57,34 @@ class ObjectiveConfig:
 
     def check(self, raw_length: int | None = None, sentinels: int | None = None) -> None:
         """Raises `UserError` if the options are out of range, alone or for rows of this size."""
-        if self.recipe.check is not None:
-            self.recipe.check(**self.options(), raw_length=raw_length, sentinels=sentinels)
+        options = self.options()
+        for name, option in options.items():
+            if rates.is_schedule(option):
+                rates.check_schedule(name, option)
+        if self.recipe.check is None:
+            return
+        # Between the points of a schedule everything is milder than at one of them.
+        for values in itertools.product(*map(rates.points, options.values())):
+            self.recipe.check(
+                **dict(zip(options, values, strict=True)),
+                raw_length=raw_length,
+                sentinels=sentinels,
+            )
 
     def build(self, vocab: Vocabulary) -> Objective:
-        """Binds the vocabulary."""
+        """Binds the vocabulary.
+
+        Raises:
+          UserError: it lacks a special id that the objective writes.
+        """
         return Objective(config=self, vocab=vocab)
+
+    def for_evaluation(self) -> ObjectiveConfig:
+        """The options for held-out rows: `evaluation_NAME`, where it is given, is their NAME."""
+        options = self.options()
+        given = {n: v for n, v in options.items() if n.startswith(EVALUATION) and v is not None}
+        changes = {name.removeprefix(EVALUATION): value for name, value in given.items()}
+        return dataclasses.replace(self, **changes)
 
 
 @dataclasses.dataclass(eq=False)  # as functions are: equal only to itself, never changed
@@ -61,8 +94,11 @@ class Recipe:
     name: str
     corrupt: Callable[..., Example]
     config: type[ObjectiveConfig]
+    supplied: tuple[str, ...]
     check: Callable[..., None] | None
-    lengths: Callable[..., Lengths] | None
+    needs: Callable[..., tuple[str, ...]]
+    normalisation: Normalisation
+    never_predicted: tuple[str, ...]
 
     def __call__(self, *, vocab: Vocabulary, **options: Any) -> Objective:
         """Builds the objective: options by name, defaults for the rest."""
@@ -83,30 +119,75 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """A complete objective: pure, unbatched, shapes static. `jax.vmap` it over keys and rows."""
+    """A complete objective: pure, unbatched, shapes static. `jax.vmap` it over keys and rows.
+
+    Raises:
+      UserError: the vocabulary lacks a special id that the objective writes.
+    """
 
     config: ObjectiveConfig
     vocab: Vocabulary
+
+    def __post_init__(self):
+        for need in self.config.recipe.needs(**self.config.options()):
+            self.vocab.require(need)
 
     @property
     def name(self) -> str:
         """The registered name."""
         return self.config.name
 
-    def __call__(self, key: Key, tokens: Tokens, length: Scalar) -> Example:
+    @property
+    def normalisation(self) -> Normalisation:
+        """What its summed loss is divided by, where an experiment does not say."""
+        return self.config.recipe.normalisation
+
+    @property
+    def never_predicted(self) -> tuple[int, ...]:
+        """Ids whose logits count as minus infinity."""
+        return tuple(self.vocab.require(name) for name in self.config.recipe.never_predicted)
+
+    @property
+    def scheduled(self) -> tuple[str, ...]:
+        """The options that follow a schedule, so that they differ from step to step."""
+        options = self.config.options().items()
+        return tuple(name for name, option in options if rates.is_schedule(option))
+
+    def for_evaluation(self) -> Objective:
+        """The objective for held-out rows; see `ObjectiveConfig.for_evaluation`."""
+        return dataclasses.replace(self, config=self.config.for_evaluation())
+
+    def __call__(
+        self,
+        key: Key,
+        tokens: Tokens,
+        length: Scalar,
+        *,
+        progress: Scalar | float = 1.0,
+        uniform: AnyArray | float | None = None,
+    ) -> Example:
         """Corrupts one row.
 
         Args:
           key: randomness of this example.
           tokens: Int[L].
           length: Int[], real tokens; what lies past them is padding and weighs nothing.
+          progress: Float[], the share of the training that is done.
+          uniform: Float[] in [0, 1), spread evenly over a batch; drawn from the key if None.
 
         Returns:
           An `Example` of the shapes that `shapes(L)` gives.
         """
+        recipe = self.config.recipe
         self.config.check(tokens.shape[-1], len(self.vocab.sentinel_ids))
-        corrupt = self.config.recipe.corrupt
-        example = corrupt(key, tokens, length, vocab=self.vocab, **self.config.options())
+        example = recipe.corrupt(
+            key,
+            tokens,
+            length,
+            vocab=self.vocab,
+            **self._options(progress),
+            **_supply(recipe, key, progress, uniform),
+        )
         return _complete(example, tokens.shape[-1], length)
 
     def shapes(self, raw_length: int) -> Example:
@@ -118,6 +199,8 @@ class Objective:
     def output_lengths(self, key: Key, length: AnyArray, *, raw_length: int) -> Lengths:
         """Real tokens of each output, known before anything is corrupted.
 
+        Rows of ordinary tokens are corrupted and counted; under `jit` no token is moved for it.
+
         Args:
           key: Key[B].
           length: Int[B], real tokens of each row.
@@ -128,16 +211,19 @@ class Objective:
         """
         import jax
 
-        if self.config.recipe.lengths is not None:
-            return self.config.recipe.lengths(
-                key, length, vocab=self.vocab, raw_length=raw_length, **self.config.options()
-            )
         example = jax.vmap(self._corrupt_dummy(raw_length))(key, length)
         used = [
             0 if ids is None else (ids > 0).sum(axis=-1)
             for ids in (example.encoder_segment_ids, example.decoder_segment_ids)
         ]
         return Lengths(*used)
+
+    def _options(self, progress: Any) -> dict[str, Any]:
+        """The options, schedules as what they are worth now."""
+        return {
+            name: rates.at_progress(option, progress) if rates.is_schedule(option) else option
+            for name, option in self.config.options().items()
+        }
 
     def _corrupt_dummy(self, raw_length: int) -> Callable[..., Example]:
         """The objective on ordinary tokens of no interest, as a function of key and length."""
@@ -154,22 +240,26 @@ def objective(
     function: Callable[..., Example] | None = None,
     *,
     check: Callable[..., None] | None = None,
-    lengths: Callable[..., Lengths] | None = None,
+    needs: tuple[str, ...] | Callable[..., tuple[str, ...]] = (),
+    normalisation: Normalisation = "tokens",
+    never_predicted: tuple[str, ...] = (),
 ) -> Any:
     """Makes a `Recipe` of `corrupt(key, tokens, length, *, vocab, …options) -> Example`.
 
     Args:
-      function: its keyword arguments besides `vocab` become options; each needs a default.
+      function: its keyword arguments become options, but for `vocab` and those of `SUPPLIED`;
+        each needs a default.
       check: called with all options and with `raw_length` and `sentinels`, which are None while
         unknown; raises `UserError` for what is out of range. It should not need JAX.
-      lengths: `(key, length, *, vocab, raw_length, …options) -> Lengths`, vectorised; without
-        it `output_lengths` corrupts dummy rows and counts.
+      needs: what the vocabulary must have, for `Vocabulary.require`; of the options, if callable.
+      normalisation: what the summed loss is divided by, where an experiment does not say.
+      never_predicted: special ids, as in `needs`, whose logits are to be minus infinity.
     """
+    extra = {"needs": needs, "normalisation": normalisation, "never_predicted": never_predicted}
     if function is None:
-        return functools.partial(objective, check=check, lengths=lengths)
-    parameters = inspect.signature(function).parameters
-    options = [p for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "vocab"]
-    fields = [_field(p, function) for p in options]
+        return functools.partial(objective, check=check, **extra)
+    named = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    fields = [_field(p, function) for p in named if p.name not in ("vocab", *SUPPLIED)]
     namespace = {"__doc__": function.__doc__, "__module__": function.__module__}
     config = dataclasses.make_dataclass(
         _camel(function.__name__),
@@ -183,8 +273,11 @@ def objective(
         name=function.__name__,
         corrupt=function,
         config=config,
+        supplied=tuple(p.name for p in named if p.name in SUPPLIED),
         check=check,
-        lengths=lengths,
+        needs=needs if callable(needs) else lambda **options: needs,
+        normalisation=normalisation,
+        never_predicted=never_predicted,
     )
     functools.update_wrapper(recipe, function, updated=())
     config.recipe = recipe
@@ -196,8 +289,8 @@ def configure(name: str, **options: Any) -> ObjectiveConfig:
     """The options of the objective of that name, as an experiment holds them.
 
     Example:
-      >>> configure("span_corruption", noise_density=0.25)
-      SpanCorruption(noise_density=0.25, mean_noise_span_length=3.0)
+      >>> configure("drop_spans", noise_density=0.25)
+      DropSpans(noise_density=0.25, mean_noise_span_length=3.0)
     """
     return objectives[name].configure(**options)
 
@@ -217,6 +310,19 @@ def _field(parameter: inspect.Parameter, function: Callable) -> tuple[str, Any, 
 
 def _camel(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _supply(recipe: Recipe, key: Key, progress: Any, uniform: Any) -> dict[str, Any]:
+    """What the recipe has asked for, of what the training step supplies."""
+    import jax
+
+    if "uniform" in recipe.supplied and uniform is None:
+        uniform = jax.random.uniform(jax.random.fold_in(key, _UNIFORM))
+    known = {"progress": progress, "uniform": uniform}
+    return {name: known[name] for name in recipe.supplied}
+
+
+_UNIFORM = 0x756E6966  # "unif": apart from what the recipe makes of its key
 
 
 def _complete(example: Example, size: int, length: Scalar) -> Example:

@@ -45,9 +45,19 @@ def show(
 
 
 def render_example(
-    example: Example, tokenizer: Tokenizer, losses: np.ndarray | None = None
+    example: Example,
+    tokenizer: Tokenizer,
+    losses: np.ndarray | None = None,
+    source: np.ndarray | None = None,
 ) -> RenderableType:
-    """One unbatched example as coloured tokens; with losses, one line a target."""
+    """One unbatched example as coloured tokens; with losses, one line a target.
+
+    Args:
+      example: from an objective.
+      tokenizer: that made the tokens.
+      losses: Float[T] of the targets.
+      source: the tokens it was made of, where inputs and targets do not tell them.
+    """
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -56,7 +66,7 @@ def render_example(
     elif example.encoder_input_tokens is None:
         lines = _decoder_lines(example, tokenizer)
     else:
-        lines = _both_lines(example, tokenizer)
+        lines = _both_lines(example, tokenizer, source)
     for name, line in lines:
         grid.add_row(name, line)
     grid.add_row("weights", _weights(np.asarray(example.targets(_stack(example))[1])))
@@ -146,17 +156,26 @@ def _decoder_lines(example: Example, tokenizer: Tokenizer) -> list[tuple[str, Te
     ]
 
 
-def _both_lines(example: Example, tokenizer: Tokenizer) -> list[tuple[str, Text]]:
-    """Spans in the colours of their sentinels."""
+def _both_lines(
+    example: Example, tokenizer: Tokenizer, source: np.ndarray | None
+) -> list[tuple[str, Text]]:
+    """Spans in the colours of their sentinels; special tokens of other kinds in one."""
     vocab = tokenizer.vocab
     inputs, targets = example.inputs("encoder")[0], example.targets("decoder")[0]
     real_inputs = until_eos(np.asarray(inputs), vocab)
     real_targets = until_eos(np.asarray(targets), vocab)
-    source = trace_sentinels(real_inputs, real_targets, vocab)
     in_inputs = [vocab.sentinel_number.get(token) for token in real_inputs]
     in_targets = spans_in_targets(real_targets, vocab)
+    if any(mark is not None for mark in in_inputs):
+        traced = trace_sentinels(real_inputs, real_targets, vocab)
+        lines = [("source", _coloured(tokenizer, *map(list, zip(*traced, strict=True))))]
+    else:
+        in_inputs = [0 if vocab.is_special[token] else None for token in real_inputs]
+        lines = []
+        if source is not None:
+            lines = [("source", _coloured(tokenizer, source.tolist(), [None] * len(source)))]
     return [
-        ("source", _coloured(tokenizer, [t for t, _ in source], [s for _, s in source])),
+        *lines,
         ("inputs", _coloured(tokenizer, [*real_inputs, vocab.eos_id], [*in_inputs, None])),
         ("targets", _coloured(tokenizer, [*real_targets, vocab.eos_id], [*in_targets, None])),
     ]

@@ -33,6 +33,7 @@ class Evaluator:
     """
 
     def __init__(self, objective: Objective, model: Model, rows: Rows, token_bytes: np.ndarray):
+        objective = objective.for_evaluation()
         self._chunks = _chunks(rows)
         compiled = jax.jit(corrupt, static_argnums=0)
         self.corrupted = [jax.device_get(compiled(objective, chunk)) for chunk in self._chunks]

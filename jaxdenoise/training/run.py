@@ -105,7 +105,7 @@ def _finish(
     if setup.model.config.architecture == "encoder_decoder":
         sentences = samples.find_sentences(held_out, tokenizer, SENTENCES, raw_length)
     rows = sample_rows(held_out, raw_length, GALLERY_ROWS)
-    parts = (setup.objective, setup.model, params, tokenizer)
+    parts = (setup.objective.for_evaluation(), setup.model, params, tokenizer)
     write_json(run.gallery, samples.gallery(*parts, rows))
     results = {
         "held_out": final,

@@ -74,7 +74,10 @@ def fill_blanks(
 def fill_held_out_sentences(
     objective: Objective, model: Model, params: Params, tokenizer: Tokenizer, sentences: list[str]
 ) -> list[Pieces]:
-    """Corrupts sentences with the run's objective and fills them in; gives the truth beside it."""
+    """Corrupts sentences with the run's objective and fills them in; gives the truth beside it.
+
+    None where the objective leaves no blanks.
+    """
     encoded = [tokenizer.encode(sentence) for sentence in sentences]
     length = max(map(len, encoded))
     rows = Rows(
@@ -86,6 +89,8 @@ def fill_held_out_sentences(
     batch = jax.device_get(_corrupt(objective, rows))
     inputs = [[*until_eos(ids, tokenizer.vocab)] for ids in batch.encoder_input_tokens]
     ended = [[*ids, tokenizer.vocab.eos_id] for ids in inputs]
+    if not any(token in tokenizer.vocab.sentinel_number for ids in inputs for token in ids):
+        return []  # no blanks
     truth = [split_at_sentinels(ids, tokenizer.vocab) for ids in batch.decoder_target_tokens]
     return _fill(model, params, tokenizer, ended, truth)
 
@@ -123,6 +128,8 @@ def gallery(
     """
     batch = _corrupt(objective, rows)
     losses = jax.device_get(_token_losses(model, params, batch))
+    pairs = zip(np.asarray(rows.tokens), np.asarray(rows.lengths), strict=True)
+    sources = [tokens[:length] for tokens, length in pairs]
     if model.config.architecture == "encoder_decoder":
         longest = batch.targets("decoder")[0].shape[1]
         predicted = jax.device_get(_greedy(model, params, batch, longest, tokenizer.vocab))
@@ -132,7 +139,13 @@ def gallery(
         show = functools.partial(_show_positions, stack=model.stack)
     batch = jax.device_get(batch)
     return [
-        show(tokenizer, jax.tree.map(lambda x, r=row: x[r], batch), losses[row], predicted[row])
+        show(
+            tokenizer,
+            jax.tree.map(lambda x, r=row: x[r], batch),
+            losses[row],
+            predicted[row],
+            source=sources[row],
+        )
         for row in range(len(rows.lengths))
     ]
 
@@ -144,17 +157,23 @@ def _likeliest(model: Model, ids: int, params: Params, batch: Example) -> jax.Ar
 
 
 def _show_pair(
-    tokenizer: Tokenizer, example: Example, losses: np.ndarray, predicted: np.ndarray
+    tokenizer: Tokenizer,
+    example: Example,
+    losses: np.ndarray,
+    predicted: np.ndarray,
+    source: np.ndarray,
 ) -> dict[str, Any]:
-    """What an encoder reads and a decoder writes, a span at a time."""
+    """What an encoder reads and a decoder writes, a span at a time where there are sentinels."""
     vocab = tokenizer.vocab
     inputs = until_eos(np.asarray(example.inputs("encoder")[0]), vocab)
     target = until_eos(np.asarray(example.targets("decoder")[0]), vocab)
     answer = until_eos(predicted, vocab)
-    source = trace_sentinels(inputs, target, vocab)
     marks = [vocab.sentinel_number.get(token) for token in inputs]
+    traced = [(token, None) for token in source]
+    if any(mark is not None for mark in marks):
+        traced = trace_sentinels(inputs, target, vocab)
     return {
-        "source": _tokens(tokenizer, [t for t, _ in source], [span for _, span in source]),
+        "source": _tokens(tokenizer, [t for t, _ in traced], [span for _, span in traced]),
         "inputs": _tokens(tokenizer, inputs, marks),
         "targets": _tokens(tokenizer, target, spans_in_targets(target, vocab), losses),
         "prediction": _tokens(tokenizer, answer, spans_in_targets(answer, vocab)),
@@ -167,6 +186,7 @@ def _show_positions(
     losses: np.ndarray,
     predicted: np.ndarray,
     stack: str,
+    source: np.ndarray,
 ) -> dict[str, Any]:
     """What a lone stack reads and predicts, each token given those before it in a decoder.
 
@@ -175,11 +195,12 @@ def _show_positions(
     inputs, segment_ids = (np.asarray(x) for x in example.inputs(stack)[:2])
     targets, weights = map(np.asarray, example.targets(stack))
     real, noise = segment_ids > 0, weights > 0
+    same = np.array_equal(targets[real], source)  # predictions stand in their places
     number = np.cumsum(noise & ~np.pad(noise[:-1], (1, 0))) - 1
     spans = [int(n) if is_noise else None for n, is_noise in zip(number, noise, strict=True)]
     marks, chosen = spans[: real.sum()], number[noise].tolist()
     return {
-        "source": _tokens(tokenizer, targets[real], marks),
+        "source": _tokens(tokenizer, source, marks if same else [None] * len(source)),
         "inputs": _tokens(tokenizer, inputs[real], marks),
         "targets": _tokens(tokenizer, targets[noise], chosen, losses[noise]),
         "prediction": _tokens(tokenizer, predicted[noise], chosen),

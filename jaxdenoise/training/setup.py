@@ -45,6 +45,7 @@ class Setup:
             constant=training.constant,
             gradients=training.gradients,
             micro_batches=training.micro_batches,
+            steps=training.steps,
             across=self.backend.across,
         )
 

@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float
 
-from jaxdenoise.arrays import AnyArray, Example, Key, LossTerms, Params, Rows, TrainState
+from jaxdenoise.arrays import (
+    AnyArray,
+    Example,
+    Key,
+    LossTerms,
+    Params,
+    Rows,
+    Scalar,
+    TrainState,
+)
 from jaxdenoise.config import Normalisation
 from jaxdenoise.errors import require, unknown
 from jaxdenoise.losses import (
@@ -56,9 +65,19 @@ def init(
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
 
 
-def corrupt(objective: Objective, rows: Rows) -> Example:
-    """The batch of these rows: each corrupted with the key of its identity."""
-    return jax.vmap(objective)(rows.keys, rows.tokens, rows.lengths)
+def corrupt(objective: Objective, rows: Rows, progress: Scalar | float = 1.0) -> Example:
+    """The batch of these rows: each corrupted with the key of its identity.
+
+    Args:
+      objective: corrupts one row.
+      rows: as the host sends them.
+      progress: share of the training that is done, for options that follow a schedule.
+    """
+
+    def one(key: Key, tokens: AnyArray, length: Scalar, uniform: AnyArray) -> Example:
+        return objective(key, tokens, length, progress=progress, uniform=uniform)
+
+    return jax.vmap(one)(rows.keys, rows.tokens, rows.lengths, rows.uniforms)
 
 
 def make_step(
@@ -68,10 +87,11 @@ def make_step(
     *,
     loss: Loss = cross_entropy,
     z_loss: float = 0.0,
-    normalisation: str = "tokens",
+    normalisation: str | None = None,
     constant: float = 1.0,
     gradients: str = "full",
     micro_batches: int = 1,
+    steps: int | None = None,
     across: Across = Across(),
 ) -> Step:
     """The training step: corrupt, apply the model, sum the loss, divide once, update.
@@ -85,10 +105,12 @@ def make_step(
       loss: of (logits[…, V], targets[…]), per target.
       z_loss: coefficient of log(Z)².
       normalisation: what the summed loss and gradient are divided by; see `losses.denominator`.
+        None for the objective's own.
       constant: for the normalisation "constant".
       gradients: what the backward pass goes through; see `Model.forward`.
       micro_batches: parts that a device's rows are walked in; gradients and terms are summed over
         them and divided once.
+      steps: of the whole training, for options that follow a schedule; None for their last value.
       across: sums over devices; used once, on the summed gradient and terms.
 
     Returns:
@@ -98,6 +120,7 @@ def make_step(
       UserError: a normalisation that does not exist, fewer than one micro-batch; when it is traced,
         a number of rows that the micro-batches do not divide, or what `Model.forward` refuses.
     """
+    normalisation = normalisation or objective.normalisation
     if normalisation not in get_args(Normalisation):
         raise unknown("normalisation", normalisation, get_args(Normalisation))
     require(micro_batches >= 1, f"micro_batches is {micro_batches}; it must be at least 1")
@@ -113,7 +136,8 @@ def make_step(
     )
 
     def step(state: TrainState, rows: Rows) -> tuple[TrainState, Metrics]:
-        gradient, sums, peaks = _accumulate(summed, state.params, rows, micro_batches)
+        now = functools.partial(summed, 1.0 if steps is None else state.step / steps)
+        gradient, sums, peaks = _accumulate(now, state.params, rows, micro_batches)
         gradient, (terms, lost) = across.sum((gradient, sums))
         divisor = denominator(terms, by, constant)
         gradient = jax.tree.map(lambda g: g / divisor, gradient)
@@ -140,6 +164,7 @@ Sums = tuple[LossTerms, dict[str, jax.Array]]
 def _sums(
     objective: Objective,
     model: Model,
+    progress: Scalar | float,
     params: Params,
     rows: Rows,
     *,
@@ -149,14 +174,14 @@ def _sums(
     by_sequence: bool,
 ) -> tuple[AnyArray, tuple[Sums, Any]]:
     """The loss summed over rows; also all terms, what was lost of the targets, and peaks."""
-    batch = corrupt(objective, rows)
+    batch = corrupt(objective, rows, progress)
     if by_sequence:
         batch = _weigh_sequences(batch, model.stack)
     dropout_keys = rows.stream("dropout") if model.config.dropout_rate else None
     made = model.forward(params, batch, dropout_keys, gradients=gradients)
     terms = projected_terms(
         made.hidden,
-        made.projection,
+        made.projection.without(objective.never_predicted),
         *batch.selected_targets(model.stack),
         loss=loss,
         z_loss=z_loss,
@@ -218,6 +243,7 @@ def make_evaluation(
         batch = corrupt(objective, rows)
         targets, weights = batch.targets(model.stack)
         hidden, projection, _ = model.forward(params, batch, everywhere=True)
+        projection = projection.without(objective.never_predicted)
         values = projected_values(hidden, projection, targets, loss=loss)
         special = is_special[targets]
         return {

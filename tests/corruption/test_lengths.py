@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdenoise.corruption import lengths
+from jaxdenoise.corruption import checks, lengths
 from jaxdenoise.errors import UserError
 
 DENSITIES = st.floats(0.01, 0.99)
@@ -81,14 +81,14 @@ def test_table_cannot_be_changed_by_accident():
 @pytest.mark.parametrize("density", [0, 1, -0.1, 1.5, float("nan")])
 def test_density_outside_the_open_interval_is_refused_with_its_value(density):
     with pytest.raises(UserError, match=f"noise_density is {density}"):
-        lengths.check_spans(density, 3)
+        checks.check_spans(density, 3)
 
 
 def test_mean_below_one_is_refused_with_its_value():
     with pytest.raises(UserError, match="mean_noise_span_length is 0.5"):
-        lengths.check_spans(0.15, 0.5)
+        checks.check_spans(0.15, 0.5)
 
 
 def test_more_spans_than_sentinels_names_both_numbers():
     with pytest.raises(UserError, match=r"128 noise spans.*100 sentinels"):
-        lengths.check_sentinels(128, 100)
+        checks.check_sentinels(128, 100)

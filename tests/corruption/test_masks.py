@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdenoise.corruption import lengths, masks
+from jaxdenoise.corruption import lengths, masks, spans
 from jaxdenoise.errors import UserError
 from tests.reference import span_corruption as reference
 
@@ -20,7 +20,7 @@ def draw_masks(draws: int, size: int, length: int, density: float, mean: float) 
     """Bool[draws, size]."""
 
     def one(key):
-        return masks.to_mask(masks.random_spans(key, size, length, density, mean), size)
+        return spans.to_mask(spans.random_spans(key, size, length, density, mean), size)
 
     return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(7), draws)))
 
@@ -48,9 +48,9 @@ def test_the_reference_draws_the_same_masks():
 
 
 SETTINGS = [(0.01, 3), (0.15, 3), (0.15, 1), (0.5, 1.5), (0.5, 64), (0.85, 10), (0.99, 1)]
-random_spans = jax.jit(masks.random_spans, static_argnums=(1, 3, 4))
-to_mask = jax.jit(masks.to_mask, static_argnums=1)
-to_spans = jax.jit(masks.to_spans, static_argnums=1)
+random_spans = jax.jit(spans.random_spans, static_argnums=(1, 3, 4))
+to_mask = jax.jit(spans.to_mask, static_argnums=1)
+to_spans = jax.jit(spans.to_spans, static_argnums=1)
 
 
 @given(st.data(), st.integers(0, 2**32 - 1), st.sampled_from(SETTINGS))
@@ -87,7 +87,7 @@ def test_mask_and_spans_are_two_views_of_one_thing(seed, size):
 @given(st.integers(0, 12), st.integers(0, 12))
 def test_random_subsets_are_sorted_distinct_and_inside(population, size):
     size = min(size, population)
-    draw = jax.jit(masks._random_subset, static_argnums=3)
+    draw = jax.jit(spans._random_subset, static_argnums=3)
     chosen = np.asarray(draw(jax.random.key(3), population, size, 12))[:size]
     assert len(set(chosen)) == size
     assert (np.diff(chosen) > 0).all()
@@ -96,7 +96,7 @@ def test_random_subsets_are_sorted_distinct_and_inside(population, size):
 
 def test_all_subsets_are_equally_likely():
     keys = jax.random.split(jax.random.key(0), 20_000)
-    drawn = jax.vmap(lambda key: masks._random_subset(key, 6, 3, 3))(keys)
+    drawn = jax.vmap(lambda key: spans._random_subset(key, 6, 3, 3))(keys)
     found, counts = np.unique(np.asarray(drawn), axis=0, return_counts=True)
     assert [tuple(row) for row in found] == list(itertools.combinations(range(6), 3))
     assert len(found) == math.comb(6, 3)

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdenoise.corruption import masks, restore, rewrite
+from jaxdenoise.corruption import examples, restore, rewrite, spans
 from jaxdenoise.errors import UserError
 from jaxdenoise.vocabulary import Vocabulary
 from tests.reference import span_corruption as reference
 
 TOKENS = jnp.arange(10, 16)
 NOISE = jnp.array([1, 1, 0, 0, 1, 0], bool)
-SPANS = masks.to_spans(NOISE, 3)
+SPANS = spans.to_spans(NOISE, 3)
 VOCAB = Vocabulary.with_sentinels(size=1000)
 
 
@@ -58,24 +58,24 @@ def test_sentinel_order_is_the_vocabularys():
 def test_token_zero_may_be_text():
     vocab = Vocabulary.with_sentinels(size=100, sentinels=10, pad_id=7, eos_id=8)
     tokens = jnp.array([0, 0, 5, 0])
-    spans = masks.to_spans(jnp.array([0, 1, 0, 0], bool), 1)
-    assert rewrite.spans_to_sentinels(tokens, spans, vocab, 4).tolist() == [0, 99, 5, 0]
+    noise = spans.to_spans(jnp.array([0, 1, 0, 0], bool), 1)
+    assert rewrite.spans_to_sentinels(tokens, noise, vocab, 4).tolist() == [0, 99, 5, 0]
 
 
 @jax.jit
 def rewrite_all(tokens, noise):
     """Every rewriting of whole spans, in outputs that are large enough for anything."""
     size = 2 * len(tokens) + 2
-    spans = masks.to_spans(noise, len(tokens) // 2 + 1)
-    example = rewrite.encoder_decoder_example(
-        rewrite.spans_to_sentinels(tokens, spans, VOCAB, size),
-        len(tokens) - spans.noise + spans.used,
-        rewrite.spans_after_sentinels(tokens, spans, VOCAB, size),
-        spans.noise + spans.used,
+    found = spans.to_spans(noise, len(tokens) // 2 + 1)
+    example = examples.encoder_decoder(
+        rewrite.spans_to_sentinels(tokens, found, VOCAB, size),
+        len(tokens) - found.noise + found.used,
+        rewrite.spans_after_sentinels(tokens, found, VOCAB, size),
+        found.noise + found.used,
         VOCAB,
     )
-    dropped = rewrite.drop_spans(tokens, spans, len(tokens))
-    return example, dropped, rewrite.keep_spans(tokens, spans, len(tokens))
+    dropped = rewrite.drop_spans(tokens, found, len(tokens))
+    return example, dropped, rewrite.keep_spans(tokens, found, len(tokens))
 
 
 @given(
@@ -112,7 +112,7 @@ def test_masking_needs_a_mask_token():
 
 
 def test_nothing_to_predict_weighs_nothing():
-    example = rewrite.encoder_decoder_example(TOKENS, 5, jnp.zeros(3, int), 0, VOCAB)
+    example = examples.encoder_decoder(TOKENS, 5, jnp.zeros(3, int), 0, VOCAB)
     assert example.decoder_loss_weights.tolist() == [0, 0, 0]
     assert float(example.count) == 0
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdenoise as jd
-from jaxdenoise.corruption.rewrite import select
+from jaxdenoise.corruption.examples import select
 from jaxdenoise.errors import UserError
 from jaxdenoise.losses import projected_terms
 from jaxdenoise.model.model import Model

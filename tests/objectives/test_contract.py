@@ -17,7 +17,7 @@ from jaxdenoise.objectives import objective, objectives
 from jaxdenoise.vocabulary import Vocabulary
 
 SIZE, BATCH = 64, 12
-DETERMINISTIC = {"causal_lm"}
+DETERMINISTIC = {"causal_lm", "identity", "subsequence"}
 LENGTHS = np.array([64, 64, 63, 40, 17, 9, 5, 3, 2, 1, 0, 64], np.int32)
 
 
@@ -38,7 +38,11 @@ def built(request, vocab):
 
 @pytest.fixture
 def rows(make_rows):
-    return make_rows(BATCH, SIZE, lengths=LENGTHS)
+    """Rows of sentences, of all lengths, some with a separator."""
+    made = make_rows(BATCH, SIZE, lengths=LENGTHS)
+    tokens = np.where(np.random.default_rng(1).random(made.tokens.shape) < 0.1, 20, made.tokens)
+    tokens[1::2, 30] = 3
+    return made.replace(tokens=tokens.astype(np.int32))
 
 
 def assert_same(left: Example, right: Example) -> None:
@@ -134,7 +138,7 @@ def test_one_trace_serves_all_lengths(built, rows):
 
 def test_epochs_ids_and_seeds_change_the_noise(built, rows):
     """They change nothing where nothing is random."""
-    full = jax.tree.map(lambda x: x[:1], rows)
+    full = rows.replace(tokens=np.where(rows.tokens == 3, 10, rows.tokens))
     first = corrupt(built, full)
     for other in (
         full.replace(epochs=full.epochs + 1),
@@ -146,7 +150,7 @@ def test_epochs_ids_and_seeds_change_the_noise(built, rows):
         assert same == (built.name in DETERMINISTIC)
 
 
-@settings(max_examples=20)  # each compiles
+@settings(max_examples=10)  # each compiles
 @given(
     size=st.sampled_from([1, 2, 9, 33]),
     density=st.sampled_from([0.05, 0.15, 0.5, 0.85]),

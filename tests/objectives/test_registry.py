@@ -12,7 +12,12 @@ from jaxdenoise.vocabulary import Vocabulary
 
 def test_options_become_fields_with_their_types():
     config = configure("span_corruption", noise_density=0.25)
-    assert config.options() == {"noise_density": 0.25, "mean_noise_span_length": 3.0}
+    assert config.options() == {
+        "noise_density": 0.25,
+        "mean_noise_span_length": 3.0,
+        "unbiased": False,
+        "trailing_sentinel": False,
+    }
     assert config.name == "span_corruption"
 
 

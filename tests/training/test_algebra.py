@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxdenoise as jd
-from jaxdenoise.corruption.rewrite import select
+from jaxdenoise.corruption.examples import select
 from jaxdenoise.errors import UserError
 from jaxdenoise.model.model import Model
 from jaxdenoise.training.step import corrupt, init, make_step

@@ -1,0 +1,117 @@
+"""Rates: numbers that may follow a schedule, or differ between the members of a mixture.
+
+No JAX here: options are checked before it is loaded. What depends on a rate and needs Python's
+rounding (counts, lengths) is computed on the host for every value that the rate can have, and
+looked up on the device.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdenoise.errors import UserError, require
+
+Schedule = tuple[tuple[float, float], ...]
+"""Points (progress, value), joined by straight lines; two points at one progress are a jump."""
+Rate = float | Schedule
+"""A number, or a schedule of the share of the training that is done, from 0 to 1."""
+STAGES = 100
+
+
+class Choice(NamedTuple):
+    """One of several values.
+
+    Attributes:
+      values: all that it can be.
+      index: which one it is; may be traced.
+      of: what the index counts. Choices of the same thing go together.
+    """
+
+    values: tuple[float, ...]
+    index: Any
+    of: str
+
+
+Chosen = Rate | Choice
+"""What a recipe gets for a rate: a number or, in place of a schedule, a choice of its values."""
+
+
+def is_schedule(option: Any) -> bool:
+    """Whether an option is a schedule."""
+    return isinstance(option, tuple) and bool(option) and isinstance(option[0], (tuple, list))
+
+
+def points(rate: Any) -> tuple[float, ...]:
+    """The values that a rate passes through: of a schedule its points, else the rate itself."""
+    return tuple(value for _, value in rate) if is_schedule(rate) else (rate,)
+
+
+def check_schedule(name: str, schedule: Schedule) -> None:
+    """Raises `UserError` unless the points go from progress 0 to 1 in order."""
+    progress = [at for at, _ in schedule]
+    require(
+        progress == sorted(progress) and progress[0] == 0 and progress[-1] == 1,
+        f"objective.{name} is a schedule at progress {progress}; its points (progress, value) go "
+        "from 0 to 1 in order, such as ((0, 0.3), (1, 0.15))",
+    )
+
+
+def at_progress(schedule: Schedule, progress: Any) -> Choice:
+    """What a schedule is worth at `progress`: a hundred stages, each with its middle's value.
+
+    Example:
+      >>> at_progress(((0, 0.3), (1, 0.1)), 0.5).values[::33]
+      (0.299, 0.233, 0.167, 0.101)
+    """
+    at, values = np.array(schedule, float).T
+    middles = (np.arange(STAGES) + 0.5) / STAGES
+    stages = tuple(round(float(v), 12) for v in np.interp(middles, at, values))
+    import jax.numpy as jnp
+
+    stage = jnp.clip(jnp.floor(jnp.asarray(progress) * STAGES).astype(jnp.int32), 0, STAGES - 1)
+    return Choice(stages, stage, "stage")
+
+
+def value(rate: Chosen) -> Any:
+    """The rate as a number, traced where its index is."""
+    return table(lambda x: np.float32(x), rate)
+
+
+def table(make: Callable[..., Any], *rates: Chosen) -> Any:
+    """`make(*rates)`, an array of one shape for all values, for the values that are chosen."""
+    kinds = _kinds(rates)
+    made = [make(*values) for values in combinations(*rates)]
+    if not kinds:
+        return made[0]
+    import jax.numpy as jnp
+
+    sizes = [len(choice.values) for choice in kinds.values()]
+    stacked = jnp.asarray(np.stack(made).reshape(*sizes, *np.shape(made[0])))
+    return stacked[tuple(choice.index for choice in kinds.values())]
+
+
+def combinations(*rates: Chosen) -> Iterator[tuple[float, ...]]:
+    """Every set of values that the rates can have together."""
+    kinds = _kinds(rates)
+    for index in itertools.product(*(range(len(choice.values)) for choice in kinds.values())):
+        at = dict(zip(kinds, index, strict=True))
+        yield tuple(_settled(rate, at) for rate in rates)
+
+
+def _settled(rate: Chosen, at: dict[str, int]) -> float:
+    if isinstance(rate, Choice):
+        return rate.values[at[rate.of]]
+    if isinstance(rate, tuple):
+        raise UserError(
+            f"a rate is the schedule {rate}; give a number, or take it at some progress "
+            "(`rates.at_progress`)"
+        )
+    return rate
+
+
+def _kinds(rates: tuple[Chosen, ...]) -> dict[str, Choice]:
+    return {rate.of: rate for rate in rates if isinstance(rate, Choice)}
