@@ -161,6 +161,13 @@ class Example:
             raise UserError(f"the example has no {stack} targets")
         return tokens, weights
 
+    @property
+    def architecture(self) -> str:
+        """What it is for: an encoder_decoder, an encoder or a decoder."""
+        if self.decoder_input_tokens is None:
+            return "encoder"
+        return "decoder" if self.encoder_input_tokens is None else "encoder_decoder"
+
     def visibility(self, stack: str) -> Visibility | None:
         """Who sees whom in a stack; None for what holds there by itself."""
         return self.fields(stack)["visibility"]

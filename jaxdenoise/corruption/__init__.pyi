@@ -6,3 +6,4 @@ from jaxdenoise.corruption import reorder as reorder
 from jaxdenoise.corruption import restore as restore
 from jaxdenoise.corruption import rewrite as rewrite
 from jaxdenoise.corruption import spans as spans
+from jaxdenoise.corruption import times as times

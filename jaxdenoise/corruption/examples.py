@@ -6,12 +6,14 @@ Unbatched; the caller says how long the real part of each side is.
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from jaxdenoise.arrays import AnyArray, Example, NoiseMask, Scalar, Tokens, Visibility
+from jaxdenoise.arrays import UNUSED, AnyArray, Example, NoiseMask, Scalar, Tokens, Visibility, wide
 from jaxdenoise.errors import require
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -34,13 +36,61 @@ def encoder(
       capacity: the most positions that are predicted; see `select`. None for all positions.
       count: what the example divides by; by default the number of targets.
     """
-    weights = predicted.astype(jnp.float32)
+    weights = predicted.astype(wide(predicted.dtype))
     return Example(
         encoder_input_tokens=inputs,
         encoder_target_tokens=targets,
         encoder_loss_weights=weights,
         encoder_selected=None if capacity is None else select(weights > 0, capacity),
         count=None if count is None else jnp.asarray(count, jnp.float32),
+    )
+
+
+def two_copies(
+    noisy: Tokens,
+    clean: Tokens,
+    length: Scalar,
+    weights: Float[AnyArray, "L"] | NoiseMask,
+    block_length: int,
+    count: Scalar,
+) -> Example:
+    """An encoder with a noisy and a clean copy of a row, which is denoised block by block.
+
+    A noisy position sees the noisy ones of its block and the clean ones of the blocks before; a
+    clean position the clean ones of its block and of those before.
+
+    Args:
+      noisy: Int[L].
+      clean: Int[L], the targets too.
+      length: Int[], real tokens.
+      weights: Float[L], of the noisy copy.
+      block_length: tokens of a block.
+      count: what the example divides by.
+
+    Returns:
+      An `Example` of 2L positions.
+
+    Source: Arriola et al. 2025, section 3.2 and appendix B.6.
+    """
+    size = clean.shape[-1]
+    place = jnp.arange(size)
+    block, real = place // block_length, (place < length).astype(jnp.int32)
+    both = functools.partial(jnp.concatenate, dtype=jnp.int32)
+    weights = weights.astype(jnp.float32)
+    return Example(
+        encoder_input_tokens=both([noisy, clean]),
+        encoder_target_tokens=both([clean, clean]),
+        encoder_loss_weights=jnp.concatenate([weights, jnp.zeros_like(weights)]),
+        encoder_segment_ids=both([real, real]),
+        encoder_positions=both([place, place]),
+        encoder_visibility=Visibility(
+            visible_at=both([jnp.full(size, UNUSED), block]),
+            sees_until=both([block - 1, block]),
+            groups=both([block, -1 - block]),
+        ),
+        # The clean copy is read and not predicted.
+        encoder_selected=place.astype(jnp.int32),
+        count=jnp.asarray(count, jnp.float32),
     )
 
 
@@ -165,6 +215,84 @@ def shift_right(tokens: Output, vocab: Vocabulary) -> Output:
       [0, 7, 8]
     """
     return jnp.pad(tokens[:-1], (1, 0), constant_values=vocab.pad_id)
+
+
+def choose(which: Scalar, made: Sequence[Example], vocab: Vocabulary) -> Example:
+    """One of several examples, by an index that may be traced; padded to their largest shapes.
+
+    Raises:
+      UserError: examples of different architectures.
+    """
+    kinds = {example.architecture for example in made}
+    require(len(kinds) == 1, f"examples of different architectures: {', '.join(sorted(kinds))}")
+    if len(made) == 1:
+        return made[0]
+    fields: dict[str, Any] = {"count": _pick(which, [example.count for example in made])}
+    for stack in ("encoder", "decoder"):
+        own = [example.fields(stack) for example in made]
+        if own[0]["input_tokens"] is None:
+            continue
+        size = max(f["input_tokens"].shape[-1] for f in own)
+        for name, fill in _FILLS.items():
+            values = [f[name] for f in own]
+            if any(value is not None for value in values):
+                at_rest = [
+                    _default(name, f, stack) if v is None else v
+                    for f, v in zip(own, values, strict=True)
+                ]
+                fill = vocab.pad_id if fill is None else fill
+                fields[f"{stack}_{name}"] = _pick(which, [_fit(v, size, fill) for v in at_rest])
+        fields |= {
+            f"{stack}_{name}": value for name, value in _where(which, own, stack, size).items()
+        }
+    return Example(**fields)
+
+
+# What lies past the end of the shorter ones; None for the padding id.
+_FILLS = {
+    "input_tokens": None,
+    "target_tokens": None,
+    "loss_weights": 0,
+    "segment_ids": 0,
+    "positions": 0,
+}
+
+
+def _default(name: str, fields: dict[str, Any], stack: str) -> AnyArray:
+    require(name == "positions", f"some examples have {stack}_{name}, others have not")
+    return jnp.arange(fields["input_tokens"].shape[-1])
+
+
+def _where(which: Scalar, own: list[dict[str, Any]], stack: str, size: int) -> dict[str, Any]:
+    """Visibility and selection, where any of the examples has its own."""
+    found: dict[str, Any] = {}
+    if any(f["visibility"] is not None for f in own):
+        usual = Visibility.bidirectional if stack == "encoder" else Visibility.causal
+        seen = [f["visibility"] or usual(f["input_tokens"].shape[-1]) for f in own]
+        require(all(v.groups is None for v in seen), "groups of positions cannot be mixed")
+        pairs = [[_fit(getattr(v, n), size, 0) for v in seen] for n in ("visible_at", "sees_until")]
+        found["visibility"] = Visibility(*(_pick(which, pair) for pair in pairs))
+    selected = [f["selected"] for f in own]
+    if all(places is not None for places in selected):
+        most = max(places.shape[-1] for places in selected)
+        # A place past the end is none, whatever the end.
+        kept = [
+            jnp.where(p < f["input_tokens"].shape[-1], p, size)
+            for f, p in zip(own, selected, strict=True)
+        ]
+        found["selected"] = _pick(which, [_fit(places, most, size) for places in kept])
+    return found
+
+
+def _fit(row: AnyArray, size: int, fill: int) -> AnyArray:
+    return jnp.pad(jnp.asarray(row), (0, size - row.shape[-1]), constant_values=fill)
+
+
+def _pick(which: Scalar, values: Sequence[Any]) -> AnyArray:
+    picked = values[0]
+    for number, value in enumerate(values[1:], 1):
+        picked = jnp.where(jnp.asarray(which) == number, value, picked)
+    return picked
 
 
 def prepend(example: Example, token: Scalar, vocab: Vocabulary) -> Example:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, UInt
+from jaxtyping import Float, Int, UInt
 
 from jaxdenoise.arrays import AnyArray, Key, NoiseMask, Scalar, Tokens
 from jaxdenoise.corruption import lengths, rates
@@ -51,8 +51,19 @@ def iid(
       [True, True, True, False, False]
     """
     _check_density(noise_density)
-    drawn = jax.random.uniform(key, (tokens.shape[-1],)) < rates.value(noise_density)
-    return drawn & maskable(tokens, length, vocab)
+    return at_random(key, maskable(tokens, length, vocab), rates.value(noise_density))
+
+
+def at_random(
+    key: Key, candidates: NoiseMask, chances: Float[AnyArray, "*L"] | float | np.floating
+) -> NoiseMask:
+    """Marks each candidate with its chance, or with one for all, independently.
+
+    Example:
+      >>> at_random(jax.random.key(0), jnp.ones(3, bool), jnp.array([0.0, 1.0, 1.0])).tolist()
+      [False, True, True]
+    """
+    return candidates & (jax.random.uniform(key, candidates.shape) < chances)
 
 
 def exact(

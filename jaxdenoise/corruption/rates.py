@@ -42,7 +42,16 @@ Chosen = Rate | Choice
 
 def is_schedule(option: Any) -> bool:
     """Whether an option is a schedule."""
-    return isinstance(option, tuple) and bool(option) and isinstance(option[0], (tuple, list))
+    if isinstance(option, Choice) or not isinstance(option, tuple):
+        return False
+    return bool(option) and isinstance(option[0], (tuple, list))
+
+
+def stages(schedule: Schedule) -> tuple[float, ...]:
+    """What a schedule is worth in each of a hundred stages: the value at their middle."""
+    at, values = np.array(schedule, float).T
+    middles = (np.arange(STAGES) + 0.5) / STAGES
+    return tuple(round(float(v), 12) for v in np.interp(middles, at, values))
 
 
 def points(rate: Any) -> tuple[float, ...]:
@@ -61,19 +70,16 @@ def check_schedule(name: str, schedule: Schedule) -> None:
 
 
 def at_progress(schedule: Schedule, progress: Any) -> Choice:
-    """What a schedule is worth at `progress`: a hundred stages, each with its middle's value.
+    """What a schedule is worth at `progress`, of its stages.
 
     Example:
       >>> at_progress(((0, 0.3), (1, 0.1)), 0.5).values[::33]
       (0.299, 0.233, 0.167, 0.101)
     """
-    at, values = np.array(schedule, float).T
-    middles = (np.arange(STAGES) + 0.5) / STAGES
-    stages = tuple(round(float(v), 12) for v in np.interp(middles, at, values))
     import jax.numpy as jnp
 
     stage = jnp.clip(jnp.floor(jnp.asarray(progress) * STAGES).astype(jnp.int32), 0, STAGES - 1)
-    return Choice(stages, stage, "stage")
+    return Choice(stages(schedule), stage, "stage")
 
 
 def value(rate: Chosen) -> Any:

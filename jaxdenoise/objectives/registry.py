@@ -98,7 +98,8 @@ class Recipe:
     check: Callable[..., None] | None
     needs: Callable[..., tuple[str, ...]]
     normalisation: Normalisation
-    never_predicted: tuple[str, ...]
+    never_predicted: Callable[..., tuple[str, ...]]
+    built: Callable[[Objective], None] | None
 
     def __call__(self, *, vocab: Vocabulary, **options: Any) -> Objective:
         """Builds the objective: options by name, defaults for the rest."""
@@ -131,6 +132,8 @@ class Objective:
     def __post_init__(self):
         for need in self.config.recipe.needs(**self.config.options()):
             self.vocab.require(need)
+        if self.config.recipe.built is not None:
+            self.config.recipe.built(self)
 
     @property
     def name(self) -> str:
@@ -145,7 +148,8 @@ class Objective:
     @property
     def never_predicted(self) -> tuple[int, ...]:
         """Ids whose logits count as minus infinity."""
-        return tuple(self.vocab.require(name) for name in self.config.recipe.never_predicted)
+        names = self.config.recipe.never_predicted(**self.config.options())
+        return tuple(self.vocab.require(name) for name in names)
 
     @property
     def scheduled(self) -> tuple[str, ...]:
@@ -178,17 +182,9 @@ class Objective:
         Returns:
           An `Example` of the shapes that `shapes(L)` gives.
         """
-        recipe = self.config.recipe
         self.config.check(tokens.shape[-1], len(self.vocab.sentinel_ids))
-        example = recipe.corrupt(
-            key,
-            tokens,
-            length,
-            vocab=self.vocab,
-            **self._options(progress),
-            **_supply(recipe, key, progress, uniform),
-        )
-        return _complete(example, tokens.shape[-1], length)
+        recipe, options, supply = self.config.recipe, self.config.options(), (progress, uniform)
+        return apply(recipe, options, key, tokens, length, self.vocab, *supply)
 
     def shapes(self, raw_length: int) -> Example:
         """The example for rows of this size, as `jax.ShapeDtypeStruct`s."""
@@ -218,13 +214,6 @@ class Objective:
         ]
         return Lengths(*used)
 
-    def _options(self, progress: Any) -> dict[str, Any]:
-        """The options, schedules as what they are worth now."""
-        return {
-            name: rates.at_progress(option, progress) if rates.is_schedule(option) else option
-            for name, option in self.config.options().items()
-        }
-
     def _corrupt_dummy(self, raw_length: int) -> Callable[..., Example]:
         """The objective on ordinary tokens of no interest, as a function of key and length."""
         import jax.numpy as jnp
@@ -242,7 +231,8 @@ def objective(
     check: Callable[..., None] | None = None,
     needs: tuple[str, ...] | Callable[..., tuple[str, ...]] = (),
     normalisation: Normalisation = "tokens",
-    never_predicted: tuple[str, ...] = (),
+    never_predicted: tuple[str, ...] | Callable[..., tuple[str, ...]] = (),
+    built: Callable[[Objective], None] | None = None,
 ) -> Any:
     """Makes a `Recipe` of `corrupt(key, tokens, length, *, vocab, …options) -> Example`.
 
@@ -253,9 +243,11 @@ def objective(
         unknown; raises `UserError` for what is out of range. It should not need JAX.
       needs: what the vocabulary must have, for `Vocabulary.require`; of the options, if callable.
       normalisation: what the summed loss is divided by, where an experiment does not say.
-      never_predicted: special ids, as in `needs`, whose logits are to be minus infinity.
+      never_predicted: special ids, as in `needs`, whose logits count as minus infinity.
+      built: called with every objective that is built, to check what `check` cannot.
     """
-    extra = {"needs": needs, "normalisation": normalisation, "never_predicted": never_predicted}
+    extra: dict[str, Any] = {"needs": needs, "normalisation": normalisation, "built": built}
+    extra["never_predicted"] = never_predicted
     if function is None:
         return functools.partial(objective, check=check, **extra)
     named = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -275,14 +267,20 @@ def objective(
         config=config,
         supplied=tuple(p.name for p in named if p.name in SUPPLIED),
         check=check,
-        needs=needs if callable(needs) else lambda **options: needs,
+        needs=_of_options(needs),
         normalisation=normalisation,
-        never_predicted=never_predicted,
+        never_predicted=_of_options(never_predicted),
+        built=built,
     )
     functools.update_wrapper(recipe, function, updated=())
     config.recipe = recipe
     objectives.add(recipe.name, recipe)
     return recipe
+
+
+def _of_options(names: Any) -> Callable[..., tuple[str, ...]]:
+    """Names as a function of the options, which they need not depend on."""
+    return names if callable(names) else lambda **options: names
 
 
 def configure(name: str, **options: Any) -> ObjectiveConfig:
@@ -312,14 +310,32 @@ def _camel(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
 
-def _supply(recipe: Recipe, key: Key, progress: Any, uniform: Any) -> dict[str, Any]:
-    """What the recipe has asked for, of what the training step supplies."""
+def apply(
+    recipe: Recipe,
+    options: dict[str, Any],
+    key: Key,
+    tokens: Tokens,
+    length: Scalar,
+    vocab: Vocabulary,
+    progress: Scalar | float = 1.0,
+    uniform: AnyArray | float | None = None,
+) -> Example:
+    """The recipe's example, complete: with schedules at their value, supplied with what it asks.
+
+    Arguments as in `Objective.__call__`, which checks them first.
+    """
     import jax
 
     if "uniform" in recipe.supplied and uniform is None:
         uniform = jax.random.uniform(jax.random.fold_in(key, _UNIFORM))
     known = {"progress": progress, "uniform": uniform}
-    return {name: known[name] for name in recipe.supplied}
+    supply = {name: known[name] for name in recipe.supplied}
+    now = {
+        name: rates.at_progress(option, progress) if rates.is_schedule(option) else option
+        for name, option in options.items()
+    }
+    example = recipe.corrupt(key, tokens, length, vocab=vocab, **now, **supply)
+    return _complete(example, tokens.shape[-1], length)
 
 
 _UNIFORM = 0x756E6966  # "unif": apart from what the recipe makes of its key

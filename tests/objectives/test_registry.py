@@ -74,3 +74,62 @@ def test_checking_a_config_does_not_load_jax():
         "sys.exit('jax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_schedule_is_checked_at_all_its_points():
+    configure("masked_lm", noise_density=((0, 0.3), (1, 0.15)))
+    with pytest.raises(UserError, match=r"noise_density is 1\.5"):
+        configure("masked_lm", noise_density=((0, 0.3), (1, 1.5)))
+    with pytest.raises(UserError, match="noise_density is a schedule at progress"):
+        configure("masked_lm", noise_density=((0, 0.3), (0.5, 0.15)))
+
+
+def test_held_out_rows_may_have_options_of_their_own():
+    config = configure("masked_lm", noise_density=0.3, evaluation_noise_density=0.15)
+    assert config.for_evaluation().noise_density == 0.15
+    assert configure("masked_lm", noise_density=0.3).for_evaluation().noise_density == 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("masked_lm", "no mask token"),
+        ("mass", "no mask token"),
+        ("fill_in_the_middle", "no token named 'fim_prefix'"),
+        ("sentence_permutation", "no sentence ends"),
+        ("bart", "no mask token"),
+    ],
+)
+def test_special_ids_that_are_missing_are_named_when_built(name, missing):
+    with pytest.raises(UserError, match=missing):
+        configure(name).build(Vocabulary(size=100))
+
+
+def test_bart_needs_sentences_only_to_permute_them():
+    configure("bart", permute_sentence_ratio=0.0).build(Vocabulary(size=100, mask_id=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("text_infilling", {"mask_ratio": 1.5}, "mask_ratio is 1.5"),
+        ("text_infilling", {"poisson_lambda": 0.0}, "poisson_lambda is 0.0"),
+        ("text_infilling", {"replace_length": 2}, "replace_length is 2"),
+        ("prefix_lm", {"longest_output": 0.0}, "longest_output is 0.0"),
+        ("fill_in_the_middle", {"spm_rate": -0.1}, "spm_rate is -0.1"),
+        ("subsequence", {"context_length": -1}, "context_length is -1"),
+        ("masked_lm", {"unit": "word", "count": "iid"}, "with objective.unit word it can be exact"),
+        ("masked_lm", {"unit": "span", "prediction_density": 0.1}, "needs objective.count exact"),
+        ("bert_style", {"mask_replace_prob": 0.9, "random_replace_prob": 0.2}, "nor their sum"),
+    ],
+)
+def test_values_outside_their_range_are_named_when_built(name, options, message):
+    with pytest.raises(UserError, match=message):
+        configure(name, **options)
+
+
+def test_rows_that_are_too_short_are_refused_when_the_length_is_known():
+    with pytest.raises(UserError, match="raw_length is 1; a prefix and an output"):
+        configure("prefix_lm").check(1, 100)
+    with pytest.raises(UserError, match="raw_length is 8"):
+        configure("subsequence", context_length=8).check(8, 100)

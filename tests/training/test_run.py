@@ -300,7 +300,7 @@ def test_every_setting_of_the_step_reaches_it(tiny, monkeypatch):
     monkeypatch.setattr("jaxdenoise.training.setup.make_step", lambda *_, **kw: given.update(kw))
     setup.step()
     loss = given.pop("loss")
-    assert given == {**chosen, "across": setup.backend.across}
+    assert given == {**chosen, "across": setup.backend.across, "steps": tiny.training.steps}
     logits, target = jnp.array([2.0, 0.0, -1.0]), jnp.array(1)
     np.testing.assert_allclose(
         loss(logits, target), losses.smoothed_cross_entropy(0.25)(logits, target)

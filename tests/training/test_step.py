@@ -137,3 +137,39 @@ def test_the_loss_falls_on_one_batch(model, initial, objective, rows):
         state, metrics = step(state, rows)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_schedule_follows_the_steps_of_the_training(vocab, rows):
+    """Half the training at one density, half at another."""
+    schedule = ((0, 0.1), (0.5, 0.1), (0.5, 0.6), (1, 0.6))
+    objective = jd.configure("masked_lm", noise_density=schedule).build(vocab)
+    config = jd.ModelConfig(
+        architecture="encoder", width=8, mlp_width=8, heads=1, head_width=8, encoder_layers=1
+    )
+    model, tx = Model(config, 1024), optax.sgd(0.0)
+    step = jax.jit(make_step(objective, model, tx, steps=4))
+    state, targets = fresh(model.init(jax.random.key(0)), tx), []
+    for _ in range(4):
+        state, metrics = step(state, rows)
+        targets.append(int(metrics["targets"]))
+    few, many = (sum(max(1, round(n * d)) for n in LENGTHS) for d in (0.1, 0.6))
+    assert targets == [few, few, many, many]
+    assert int(jax.vmap(objective)(rows.keys, rows.tokens, rows.lengths).count.sum()) == many
+
+
+def test_a_batch_shares_out_the_numbers_that_recipes_ask_for(make_rows):
+    rows = make_rows(64, 4)
+    numbers = np.sort(rows.uniforms)
+    assert (np.diff(np.append(numbers, numbers[0] + 1)) < 2.7 / 64).all()  # random: about 5 / 64
+    later = rows.replace(places=np.arange(2**32 - 64, 2**32, dtype=np.uint32))
+    assert (np.diff(np.sort(later.uniforms)) < 2.7 / 64).all()  # and nothing is lost in long runs
+    assert not np.array_equal(rows.uniforms, rows.replace(seed=1).uniforms)
+
+
+def test_what_is_never_predicted_has_no_probability(model, initial, objective, rows):
+    batch = corrupt(objective, rows)
+    hidden, projection, _ = model.forward(initial, batch)
+    logits = projection.without((2, 7))(hidden)
+    chances = jax.nn.softmax(logits)
+    assert float(chances[..., 2].max()) == float(chances[..., 7].max()) == 0
+    np.testing.assert_array_equal(logits[..., 8], projection(hidden)[..., 8])

@@ -1,0 +1,71 @@
+"""The times of masked diffusion, made of numbers in [0, 1)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from jaxdenoise.arrays import AnyArray
+
+GOLDEN = 0.6180339887
+_LEAST = 2.0**-24  # of a number whose quantile is taken
+
+
+def draw(
+    uniform: Float[AnyArray, ""] | float, epsilon: float, time: str
+) -> tuple[Float[AnyArray, ""], Float[AnyArray, ""]]:
+    """A time in [ε, 1), and the density with which it is drawn.
+
+    Args:
+      uniform: Float[] in [0, 1).
+      epsilon: the least time.
+      time: "uniform"; or "bell", the sigmoid of a normal number.
+
+    Source: Esser et al. 2024, section 3.1 (logit-normal).
+
+    Example:
+      >>> [round(float(x), 4) for x in draw(0.5, 0.001, "bell")]
+      [0.5005, 1.5958]
+    """
+    share, density = jnp.asarray(uniform, jnp.float32), jnp.ones(())
+    if time == "bell":
+        normal = jax.scipy.stats.norm.ppf(jnp.clip(share, _LEAST, 1 - _LEAST))
+        share = jax.nn.sigmoid(normal)
+        density = jax.scipy.stats.norm.pdf(normal) / (share * (1 - share))
+    return epsilon + (1 - epsilon) * share, density
+
+
+def noise(
+    time: Float[AnyArray, ""], schedule: str
+) -> tuple[Float[AnyArray, ""], Float[AnyArray, ""]]:
+    """The probability 1 − α of being masked at a time, and the weight −α′ / (1 − α).
+
+    Args:
+      time: Float[] in (0, 1].
+      schedule: "linear", α = 1 − t; or "cosine", α = cos(πt/2).
+
+    Source: Sahoo et al. 2024, equations 10 and 11; Shi et al. 2024, section 2.
+
+    Example:
+      >>> [float(x) for x in noise(jnp.array(0.25), "linear")]
+      [0.25, 4.0]
+    """
+    if schedule == "linear":
+        return time, 1 / time
+    angle = jnp.pi / 2 * time
+    chance = 2 * jnp.sin(angle / 2) ** 2  # 1 − cos, exact for small times too
+    return chance, jnp.pi / 2 * jnp.sin(angle) / chance
+
+
+def of_blocks(
+    uniform: Float[AnyArray, ""] | float, epsilon: float, size: int, block_length: int
+) -> Float[AnyArray, "L"]:
+    """The time of each position's block: of block b from frac(uniform + b / φ).
+
+    Example:
+      >>> of_blocks(0.5, 0.001, 4, 2).round(3).tolist()
+      [0.5, 0.5, 0.119, 0.119]
+    """
+    block = jnp.arange(size) // block_length
+    return epsilon + (1 - epsilon) * ((uniform + block * GOLDEN) % 1.0)

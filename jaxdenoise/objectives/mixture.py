@@ -1,0 +1,247 @@
+"""Mixtures: each example draws which of several objectives corrupts it.
+
+    ul2 = mixture("ul2", Member(configure("span_corruption"), mode_token="[R]"), …, doc="…")
+
+Members of one recipe that differ in rates alone are one computation, with their rates looked up by
+the member that is drawn; under `vmap` all branches run, so that the fewer there are the better.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxdenoise import corruption
+from jaxdenoise.corruption import rates as rate
+from jaxdenoise.corruption.rates import Rate
+from jaxdenoise.errors import UserError, require
+from jaxdenoise.objectives.registry import (
+    Objective,
+    ObjectiveConfig,
+    Recipe,
+    apply,
+    objective,
+)
+
+if TYPE_CHECKING:
+    from jaxdenoise.arrays import AnyArray, Example, Key, Scalar, Tokens
+    from jaxdenoise.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One objective of a mixture.
+
+    Attributes:
+      objective: with its options.
+      rate: how often it is drawn, against the others; perhaps a schedule.
+      mode_token: in front of what its model reads, by the vocabulary's name; all members have one,
+        or none.
+    """
+
+    objective: ObjectiveConfig
+    rate: Rate = 1.0
+    mode_token: str | None = None
+
+
+def mixture(name: str, *members: Member, doc: str) -> Recipe:
+    """Registers a mixture of objectives of one architecture.
+
+    Args:
+      name: of the new objective.
+      *members: at least one; their rates need not sum to 1.
+      doc: its docstring.
+
+    Returns:
+      A `Recipe` with two options: `rates`, numbers in place of the members' own, and
+      `mode_tokens`, whether they are written.
+
+    Raises:
+      UserError: no members, rates that are negative or sum to nothing, mode tokens for some members
+        only, or members that normalise their losses differently.
+    """
+    require(len(members) > 0, f"mixture '{name}' has no members; give at least one")
+    tokens = tuple(member.mode_token for member in members)
+    require(
+        len({token is None for token in tokens}) == 1,
+        f"mixture '{name}' has mode tokens {tokens}; give one to every member, or to none",
+    )
+    normalisations = {member.objective.recipe.normalisation for member in members}
+    require(
+        len(normalisations) == 1,
+        f"mixture '{name}' has members whose losses are divided by {sorted(normalisations)}; mix "
+        "those that agree",
+    )
+    _check_rates(name, _own_rates(members))
+    groups = _groups(members)
+
+    def check(
+        rates: tuple[float, ...] | None,
+        mode_tokens: bool,
+        raw_length: int | None = None,
+        sentinels: int | None = None,
+    ) -> None:
+        if rates is not None:
+            require(
+                len(rates) == len(members),
+                f"objective.rates are {rates}; {name} has {len(members)} members: "
+                + ", ".join(member.objective.name for member in members),
+            )
+            _check_rates(name, rates)
+        for member in members:
+            member.objective.check(raw_length, sentinels)
+
+    def needs(rates: tuple[float, ...] | None, mode_tokens: bool) -> tuple[str, ...]:
+        own = [need for m in members for need in _needs(m.objective)]
+        return (*own, *(token for token in tokens if token is not None and mode_tokens))
+
+    def never_predicted(**options: Any) -> tuple[str, ...]:
+        each = (m.objective.recipe.never_predicted(**m.objective.options()) for m in members)
+        return tuple({name for names in each for name in names})
+
+    def mixed(
+        key: Key,
+        row: Tokens,
+        length: Scalar,
+        *,
+        vocab: Vocabulary,
+        progress: Scalar | float,
+        uniform: AnyArray,
+        rates: tuple[float, ...] | None = None,
+        mode_tokens: bool = True,
+    ) -> Example:
+        import jax
+        import jax.numpy as jnp
+
+        which, how = jax.random.split(key)
+        member = _draw(which, rates or _own_rates(members), progress)
+        supply = {"progress": progress, "uniform": uniform}
+        made = [group.corrupt(how, row, length, vocab, member, supply) for group in groups]
+        group = jnp.asarray([_group_of(groups, m) for m in range(len(members))])[member]
+        example = corruption.examples.choose(group, made, vocab)
+        if tokens[0] is None or not mode_tokens:
+            return example
+        ids = jnp.asarray([vocab.named(str(token)) for token in tokens])
+        return corruption.examples.prepend(example, ids[member], vocab)
+
+    mixed.__name__ = mixed.__qualname__ = name
+    mixed.__module__ = inspect.stack()[1].frame.f_globals["__name__"]
+    mixed.__doc__ = inspect.cleandoc(doc)
+    return objective(
+        mixed,
+        check=check,
+        needs=needs,
+        normalisation=normalisations.pop(),
+        never_predicted=never_predicted,
+        built=lambda built: _check_architectures(name, members, built.vocab),
+    )
+
+
+class _Group(NamedTuple):
+    """Members that are one computation: one recipe, options that differ in rates alone."""
+
+    recipe: Recipe
+    members: tuple[int, ...]
+    options: dict[str, Any]
+    """A tuple of values where they differ from member to member, by `varying`."""
+    varying: tuple[str, ...]
+
+    def corrupt(
+        self,
+        key: Key,
+        tokens: Tokens,
+        length: Scalar,
+        vocab: Vocabulary,
+        member: Any,
+        supply: dict[str, Any],
+    ) -> Example:
+        import jax.numpy as jnp
+
+        index = jnp.argmax(jnp.asarray(self.members) == member)
+        options = dict(self.options)
+        for name in self.varying:
+            options[name] = rate.Choice(options[name], index, "member")
+        return apply(self.recipe, options, key, tokens, length, vocab, **supply)
+
+
+def _groups(members: Sequence[Member]) -> list[_Group]:
+    groups: dict[Any, list[int]] = {}
+    for number, member in enumerate(members):
+        config = member.objective
+        plain = {n: v for n, v in config.options().items() if n not in _rates_of(config)}
+        alone = number if any(map(rate.is_schedule, config.options().values())) else None
+        groups.setdefault((config.name, tuple(plain.items()), alone), []).append(number)
+    return [_group(members, tuple(numbers)) for numbers in groups.values()]
+
+
+def _group(members: Sequence[Member], numbers: tuple[int, ...]) -> _Group:
+    configs = [members[number].objective for number in numbers]
+    options = configs[0].options()
+    varying = tuple(n for n in _rates_of(configs[0]) if len({c.options()[n] for c in configs}) > 1)
+    for name in varying:
+        options[name] = tuple(float(config.options()[name]) for config in configs)
+    return _Group(configs[0].recipe, numbers, options, varying)
+
+
+def _group_of(groups: Sequence[_Group], member: int) -> int:
+    return next(n for n, group in enumerate(groups) if member in group.members)
+
+
+def _rates_of(config: ObjectiveConfig) -> tuple[str, ...]:
+    """The options that may be a choice of values."""
+    return tuple(n for n, field in type(config).__dataclass_fields__.items() if field.type == Rate)
+
+
+def _own_rates(members: Sequence[Member]) -> tuple[Rate, ...]:
+    return tuple(member.rate for member in members)
+
+
+def _draw(key: Key, rates: Sequence[Rate], progress: Any) -> AnyArray:
+    """The index of a member, each as likely as its rate says now."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    def cumulative(*values: float) -> np.ndarray:
+        shares = np.cumsum(np.array(values, np.float64))
+        return (shares[:-1] / shares[-1]).astype(np.float32)
+
+    now = [rate.at_progress(r, progress) if rate.is_schedule(r) else r for r in rates]
+    ends = jnp.asarray(rate.table(cumulative, *now))
+    return jnp.sum(jax.random.uniform(key) >= ends, dtype=jnp.int32)
+
+
+def _check_rates(name: str, rates: Sequence[Rate]) -> None:
+    for number, one in enumerate(rates):
+        if rate.is_schedule(one):
+            rate.check_schedule(f"rates[{number}]", one)
+        for value in rate.points(one):
+            require(value >= 0, f"mixture '{name}' has rates {tuple(rates)}; none can be negative")
+    stages = [rate.stages(one) if rate.is_schedule(one) else (one,) * rate.STAGES for one in rates]
+    require(
+        all(sum(now) > 0 for now in zip(*stages, strict=True)),
+        f"mixture '{name}' has rates {tuple(rates)}; at every time some member's must be above 0",
+    )
+
+
+def _needs(config: ObjectiveConfig) -> tuple[str, ...]:
+    return config.recipe.needs(**config.options())
+
+
+def _check_architectures(name: str, members: Sequence[Member], vocab: Vocabulary) -> None:
+    """Raises `UserError` for members of different architectures."""
+    found: dict[str, str] = {}
+    for member in members:
+        built = Objective(config=member.objective, vocab=vocab)
+        try:
+            found.setdefault(built.shapes(64).architecture, member.objective.name)
+        except UserError:
+            continue  # rows of 64 are too short or too long for it: it is seen when traced
+    require(
+        len(found) <= 1,
+        f"mixture '{name}' has members of different architectures: "
+        + ", ".join(f"{objective} for {kind}" for kind, objective in found.items())
+        + "; mix those of one",
+    )
