@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from jaxdenoise.arrays import AnyArray
 
 GOLDEN = 0.6180339887
-_LEAST = 2.0**-24  # of a number whose quantile is taken
+_STEPS = 2**24
+_LEAST = 1 / _STEPS  # of a number whose quantile is taken
 
 
 def draw(
@@ -33,7 +37,7 @@ def draw(
         normal = jax.scipy.stats.norm.ppf(jnp.clip(share, _LEAST, 1 - _LEAST))
         share = jax.nn.sigmoid(normal)
         density = jax.scipy.stats.norm.pdf(normal) / (share * (1 - share))
-    return epsilon + (1 - epsilon) * share, density
+    return _from(epsilon, share), density
 
 
 def noise(
@@ -64,8 +68,15 @@ def of_blocks(
     """The time of each position's block: of block b from frac(uniform + b / φ).
 
     Example:
-      >>> of_blocks(0.5, 0.001, 4, 2).round(3).tolist()
-      [0.5, 0.5, 0.119, 0.119]
+      >>> [round(float(time), 3) for time in of_blocks(0.25, 0.001, 4, 2)]
+      [0.251, 0.251, 0.868, 0.868]
     """
-    block = jnp.arange(size) // block_length
-    return epsilon + (1 - epsilon) * ((uniform + block * GOLDEN) % 1.0)
+    steps = (np.arange(size) // block_length * GOLDEN) % 1.0
+    return _from(epsilon, (uniform + steps.astype(np.float32)) % 1.0)
+
+
+def _from(epsilon: float, share: AnyArray) -> AnyArray:
+    """ε + (1 − ε) · share, as a multiple of 2⁻²⁴: its reciprocal is the same however compiled."""
+    least = math.ceil(epsilon * _STEPS)
+    steps = jnp.floor(share * (_STEPS - least)).astype(jnp.int32) + least
+    return steps.astype(jnp.float32) * (1 / _STEPS)

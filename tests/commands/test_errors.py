@@ -62,7 +62,10 @@ def refuse(args, capsys, message):
         (["train", "quickstart", "--objective", "causal_lm"], "reads encoder and decoder; choose"),
         (["train", "quickstart", "--model", "modern_base"], "inputs for the encoder and decoder"),
         (["show", "masked_lm", "--objective.mask-replace-prob", "0.95"], "nor their sum above 1"),
-        (["show", "causal_prefix_lm", "--objective.longest-output", "0"], "a share of the row"),
+        (
+            ["show", "causal_prefix_lm", "--objective.longest-output", "0"],
+            "it is a share, in",
+        ),
         (["bench", "--experiment"], "--experiment has no value"),
         (["bench", "step", "--experiment", "quikstart"], "did you mean 'quickstart'?"),
         (["list", "--modul", "x"], "did you mean 'module'?"),

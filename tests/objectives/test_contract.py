@@ -61,16 +61,16 @@ def stacks(example: Example) -> list[str]:
 
 def test_jit_vmap_and_a_loop_agree(built, rows):
     batch = corrupt(built, rows)
-    for row in range(0, BATCH, 4):
+    for row in (0, 4):
         alone = built(rows.keys[row], jnp.asarray(rows.tokens[row]), rows.lengths[row])
         assert_same(jax.tree.map(lambda x, row=row: x[row], batch), alone)
 
 
-def test_order_and_size_of_the_batch_change_nothing(built, rows):
-    order = np.random.default_rng(0).permutation(BATCH)[: BATCH // 2]
+def test_the_order_of_the_batch_changes_nothing(built, rows):
+    order = np.random.default_rng(0).permutation(BATCH)
     whole = corrupt(built, rows)
-    part = corrupt(built, jax.tree.map(lambda x: x[order], rows))
-    assert_same(jax.tree.map(lambda x: x[order], whole), part)
+    mixed = corrupt(built, jax.tree.map(lambda x: x[order], rows))
+    assert_same(jax.tree.map(lambda x: x[order], whole), mixed)
 
 
 def test_shapes_are_known_beforehand(built, rows):
@@ -81,7 +81,8 @@ def test_shapes_are_known_beforehand(built, rows):
 
 
 def test_output_lengths_are_known_beforehand(built, rows):
-    lengths = built.output_lengths(rows.keys, rows.lengths, raw_length=SIZE)
+    planned = jax.jit(lambda keys, lengths: built.output_lengths(keys, lengths, raw_length=SIZE))
+    lengths = planned(rows.keys, rows.lengths)
     batch = corrupt(built, rows)
     for stack in stacks(batch):
         used = np.asarray(getattr(batch, f"{stack}_segment_ids") > 0).sum(axis=1)
@@ -124,33 +125,26 @@ def test_rows_too_short_pass_through_clean(built, rows):
 
 
 def test_one_trace_serves_all_lengths(built, rows):
-    traces = []
-
-    @jax.jit
-    def counted(rows):
-        traces.append(1)
-        return jax.vmap(built)(rows.keys, rows.tokens, rows.lengths)
-
-    counted(rows)
-    counted(rows.replace(lengths=rows.lengths[::-1].copy()))
-    assert len(traces) == 1
+    corrupt(built, rows)
+    compiled = corrupt._cache_size()
+    corrupt(built, rows.replace(lengths=rows.lengths[::-1].copy()))
+    assert corrupt._cache_size() == compiled
 
 
-def test_epochs_ids_and_seeds_change_the_noise(built, rows):
+def test_epochs_and_ids_change_the_noise(built, rows):
     """They change nothing where nothing is random."""
     full = rows.replace(tokens=np.where(rows.tokens == 3, 10, rows.tokens))
     first = corrupt(built, full)
     for other in (
         full.replace(epochs=full.epochs + 1),
         full.replace(example_ids=full.example_ids + 1),
-        full.replace(seed=1),
     ):
         changed = corrupt(built, other)
         same = jax.tree.all(jax.tree.map(np.array_equal, first, changed))
         assert same == (built.name in DETERMINISTIC)
 
 
-@settings(max_examples=10)  # each compiles
+@settings(max_examples=6)  # each compiles
 @given(
     size=st.sampled_from([1, 2, 9, 33]),
     density=st.sampled_from([0.05, 0.15, 0.5, 0.85]),
@@ -192,13 +186,3 @@ def test_a_stack_of_another_size_has_to_give_its_segments(vocab, rows):
 
     with objectives.scope(), pytest.raises(UserError, match="has to give encoder_segment_ids"):
         corrupt(objective(first_five)(vocab=vocab), rows)
-
-
-def test_output_lengths_can_be_planned_on_the_device_too(built, rows):
-    planned = jax.jit(lambda k, n: built.output_lengths(k, n, raw_length=SIZE))
-    for a, b in zip(
-        planned(rows.keys, rows.lengths),
-        built.output_lengths(rows.keys, rows.lengths, raw_length=SIZE),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)

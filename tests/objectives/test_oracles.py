@@ -72,14 +72,14 @@ def test_what_is_drawn_gives_the_same_as_in_numpy(name, options, monkeypatch):
         expected = getattr(module, name)(tokens[:length], drawn, VOCAB, **options)
         with monkeypatch.context() as patch:
             inject(patch, drawn, length, **options)
-            supplied = {"uniform": uniform_of(drawn, expected["count"], **options)}
+            supplied = {"uniform": uniform_of(drawn, expected["count"], options)}
             example = built(jax.random.key(0), jnp.asarray(tokens), length, **supplied)
         compare(jax.device_get(example), expected, name)
         compared += 1
     assert compared == len(LENGTHS)
 
 
-def uniform_of(drawn: dict[str, Any], count: float, **options: Any) -> float:
+def uniform_of(drawn: dict[str, Any], size: float, options: dict[str, Any]) -> float:
     """The number in [0, 1) that a time, the first block's, or a size of a subset came from."""
     times = [drawn["time"]] if "time" in drawn else drawn.get("times", [])
     if times:
@@ -87,7 +87,7 @@ def uniform_of(drawn: dict[str, Any], count: float, **options: Any) -> float:
         if options.get("time") == "bell":
             return NormalDist().cdf(math.log(share / (1 - share)))
         return share
-    return (np.sum(drawn["noise"]) - 0.5) / count if count and "noise" in drawn else 0.0
+    return (np.sum(drawn["noise"]) - 0.5) / size if size and "noise" in drawn else 0.0
 
 
 def some_tokens(rng: np.random.Generator, length: int) -> np.ndarray:
