@@ -226,6 +226,25 @@ def part_places(
 
 
 @struct.dataclass
+class Pieces:
+    """What packed rows are made of: pieces of documents, one behind another.
+
+    Attributes:
+      lengths: raw tokens of each piece; 0 in slots that hold none, which are the last.
+      example_ids: which piece of the corpus it is.
+      places: how many pieces the run has had before it.
+      raw_length: L, the most tokens of a piece.
+      sizes: positions of the encoder and the decoder in a packed row.
+    """
+
+    lengths: Int[AnyArray, "B N"]
+    example_ids: UInt[AnyArray, "B N"]
+    places: UInt[AnyArray, "B N"]
+    raw_length: int = struct.field(pytree_node=False)
+    sizes: tuple[int, int] = struct.field(pytree_node=False)
+
+
+@struct.dataclass
 class Rows:
     """Plain rows as the host sends them; everything random is derived from these identities.
 
@@ -235,6 +254,7 @@ class Rows:
       example_ids: which row of the corpus it is; with the epoch, the identity of its randomness.
       epochs: how often the row has been seen before.
       places: how many rows the run has had before it; None for the example ids.
+      pieces: of packed rows; None where a row is one example.
       seed: of the experiment, the same for all rows of a run.
     """
 
@@ -243,7 +263,27 @@ class Rows:
     example_ids: UInt[AnyArray, "B"]
     epochs: UInt[AnyArray, "B"]
     places: UInt[AnyArray, "B"] | None = None
+    pieces: Pieces | None = None
     seed: int = struct.field(pytree_node=False, default=0)
+
+    def unpacked(self) -> Rows:
+        """The pieces of packed rows, B · N rows of one piece each; others as they are."""
+        pieces = self.pieces
+        if pieces is None:
+            return self
+        lengths = jnp.asarray(pieces.lengths)
+        starts = jnp.cumsum(lengths, axis=-1) - lengths
+        inside = starts[..., None] + jnp.arange(pieces.raw_length)
+        flat = inside.reshape(len(lengths), -1)
+        tokens = jnp.take_along_axis(jnp.asarray(self.tokens), flat, axis=-1, mode="clip")
+        return Rows(
+            tokens=tokens.reshape(-1, pieces.raw_length),
+            lengths=lengths.reshape(-1),
+            example_ids=pieces.example_ids.reshape(-1),
+            epochs=jnp.repeat(jnp.asarray(self.epochs), lengths.shape[-1]),
+            places=pieces.places.reshape(-1),
+            seed=self.seed,
+        )
 
     @property
     def keys(self) -> Key:

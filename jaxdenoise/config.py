@@ -73,7 +73,14 @@ class DataConfig:
       tokenizer: path of a tokenizer.json; by default a byte-level BPE is trained.
       vocabulary_size: ids of that BPE, special ones included.
       sentinels: how many of them are sentinels.
-      raw_length: L, tokens of a row before corruption.
+      raw_length: L, tokens of a row before corruption; of a piece, where rows are packed.
+      packing: put several documents into a row, each corrupted by itself and unseen by the others;
+        longer ones are cut into pieces. Without it rows are cut from the stream of all documents.
+      pieces: the most in a packed row; corrupting a batch takes time in proportion.
+      encoder_length: positions of the encoder in a packed row; by default what an example of
+        `raw_length` takes.
+      decoder_length: of the decoder. Both stacks are full where their lengths are to each other as
+        what the objective puts into them on average; mixtures have no default.
     """
 
     corpus: str = "pydocs"
@@ -86,9 +93,20 @@ class DataConfig:
     vocabulary_size: int = 1134
     sentinels: int = 100
     raw_length: int = 568
+    packing: bool = False
+    pieces: int = 16
+    encoder_length: int | None = None
+    decoder_length: int | None = None
 
     def __post_init__(self):
-        _positive("data", self, "vocabulary_size", "raw_length")
+        _positive("data", self, "vocabulary_size", "raw_length", "pieces")
+        for name in ("encoder_length", "decoder_length"):
+            length = getattr(self, name)
+            require(
+                length is None or (self.packing and length >= 1),
+                f"data.{name} is {length}; it is of packed rows, and at least 1: set data.packing "
+                "too, or leave it out",
+            )
         require(self.sentinels >= 0, f"data.sentinels is {self.sentinels}; it cannot be negative")
         if self.tokenizer is None:
             check_vocabulary_size(self.vocabulary_size, self.sentinels)

@@ -58,7 +58,9 @@ class Experiment:
         require(0 <= self.seed < 2**32, f"seed is {self.seed}; it must be in [0, 2^32)")
         check_gradients(self.model.architecture, self.training.gradients)
         trained = self.data.tokenizer is None  # another tokenizer's sentinels are counted later
-        self.objective.check(self.data.raw_length, self.data.sentinels if trained else None)
+        # Pieces of packed rows are as long as the objective allows.
+        raw_length = None if self.data.packing else self.data.raw_length
+        self.objective.check(raw_length, self.data.sentinels if trained else None)
 
 
 experiments: Registry[Callable[[], Experiment]] = Registry("experiment")

@@ -138,8 +138,8 @@ def infilling_slots(raw_length: int, mask_ratio: float, poisson_lambda: float) -
 
 def max_spans(raw_length: int, noise_density: Chosen, mean_noise_span_length: Chosen) -> int:
     """The most noise spans in any row of at most `raw_length` tokens."""
-    combinations = rates.combinations(noise_density, mean_noise_span_length)
-    return max(int(noise_count_table(raw_length, *values)[:, 1].max()) for values in combinations)
+    chosen = rates.sized_combinations(raw_length, noise_density, mean_noise_span_length)
+    return max(int(noise_count_table(size, *values)[:, 1].max()) for size, values in chosen)
 
 
 def span_lengths(raw_length: int, noise_density: Chosen, mean_noise_span_length: Chosen) -> Lengths:
@@ -150,9 +150,10 @@ def span_lengths(raw_length: int, noise_density: Chosen, mean_noise_span_length:
       Lengths(encoder=512, decoder=114)
     """
     longest = []
-    for values in rates.combinations(noise_density, mean_noise_span_length):
-        noise, spans = noise_count_table(raw_length, *values).T
-        inputs = np.arange(raw_length + 1) - noise + spans + 1
+    chosen = rates.sized_combinations(raw_length, noise_density, mean_noise_span_length)
+    for size, values in chosen:
+        noise, spans = noise_count_table(size, *values).T
+        inputs = np.arange(size + 1) - noise + spans + 1
         longest.append((int(inputs.max()), int((noise + spans + 1).max())))
     return Lengths(*(max(side) for side in zip(*longest, strict=True)))
 
@@ -166,9 +167,10 @@ def iid_slots(raw_length: int, noise_density: float) -> int:
 def most_noise(raw_length: int, noise_density: Chosen, mean_noise_span_length: Chosen) -> Lengths:
     """The longest text without its noise, and the longest noise, EOS included on both sides."""
     longest = []
-    for values in rates.combinations(noise_density, mean_noise_span_length):
-        noise = noise_count_table(raw_length, *values)[:, 0]
-        longest.append((int((np.arange(raw_length + 1) - noise).max()) + 1, int(noise.max()) + 1))
+    chosen = rates.sized_combinations(raw_length, noise_density, mean_noise_span_length)
+    for size, values in chosen:
+        noise = noise_count_table(size, *values)[:, 0]
+        longest.append((int((np.arange(size + 1) - noise).max()) + 1, int(noise.max()) + 1))
     return Lengths(*(max(side) for side in zip(*longest, strict=True)))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -29,18 +29,20 @@ class Choice(NamedTuple):
       values: all that it can be.
       index: which one it is; may be traced.
       of: what the index counts. Choices of the same thing go together.
+      raw_lengths: the most tokens of the rows that get each value; None for any row.
     """
 
     values: tuple[float, ...]
     index: Any
     of: str
+    raw_lengths: tuple[int, ...] | None = None
 
 
 Chosen = Rate | Choice
 """What a recipe gets for a rate: a number or, in place of a schedule, a choice of its values."""
 
 
-def is_schedule(option: Any) -> bool:
+def is_schedule(option: Any) -> TypeGuard[Schedule]:
     """Whether an option is a schedule."""
     if isinstance(option, Choice) or not isinstance(option, tuple):
         return False
@@ -102,10 +104,16 @@ def table(make: Callable[..., Any], *rates: Chosen) -> Any:
 
 def combinations(*rates: Chosen) -> Iterator[tuple[float, ...]]:
     """Every set of values that the rates can have together."""
+    return (values for _, values in sized_combinations(0, *rates))
+
+
+def sized_combinations(raw_length: int, *rates: Chosen) -> Iterator[tuple[int, tuple[float, ...]]]:
+    """The same, each with the most tokens that a row of `raw_length` then has."""
     kinds = _kinds(rates)
     for index in itertools.product(*(range(len(choice.values)) for choice in kinds.values())):
         at = dict(zip(kinds, index, strict=True))
-        yield tuple(_settled(rate, at) for rate in rates)
+        own = [c.raw_lengths[at[of]] for of, c in kinds.items() if c.raw_lengths is not None]
+        yield min([raw_length, *own]), tuple(_settled(rate, at) for rate in rates)
 
 
 def _settled(rate: Chosen, at: dict[str, int]) -> float:

@@ -75,7 +75,7 @@ class Batches(Sequence[Rows]):
 
 
 def iterate(
-    batches: Batches, *, start: int = 0, threads: int = 1, prefetch: int = 8
+    batches: Sequence[Rows], *, start: int = 0, threads: int = 1, prefetch: int = 8
 ) -> Iterator[Rows]:
     """Reads batches `start`, `start + 1`, … ahead of their use, in order.
 

@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxdenoise import corruption
+from jaxdenoise.config import Normalisation
 from jaxdenoise.corruption import rates as rate
 from jaxdenoise.corruption.rates import Rate
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.objectives.registry import (
+    Members,
     Objective,
     ObjectiveConfig,
     Recipe,
-    apply,
     objective,
 )
+from jaxdenoise.objectives.supply import apply
 
 if TYPE_CHECKING:
     from jaxdenoise.arrays import AnyArray, Example, Key, Scalar, Tokens
@@ -68,7 +70,9 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         len({token is None for token in tokens}) == 1,
         f"mixture '{name}' has mode tokens {tokens}; give one to every member, or to none",
     )
-    normalisations = {member.objective.recipe.normalisation for member in members}
+    normalisations: set[Normalisation] = {
+        member.objective.recipe.normalisation for member in members
+    }
     require(
         len(normalisations) == 1,
         f"mixture '{name}' has members whose losses are divided by {sorted(normalisations)}; mix "
@@ -101,6 +105,14 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         each = (m.objective.recipe.never_predicted(**m.objective.options()) for m in members)
         return tuple({name for names in each for name in names})
 
+    def draw(
+        key: Key,
+        rates: tuple[float, ...] | None,
+        mode_tokens: bool = True,
+        progress: Scalar | float = 1.0,
+    ) -> AnyArray:
+        return _draw(key, rates or _own_rates(members), progress)
+
     def mixed(
         key: Key,
         row: Tokens,
@@ -109,16 +121,21 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         vocab: Vocabulary,
         progress: Scalar | float,
         uniform: AnyArray,
+        raw_lengths: tuple[int, ...] | None,
         rates: tuple[float, ...] | None = None,
         mode_tokens: bool = True,
     ) -> Example:
         import jax
         import jax.numpy as jnp
 
-        which, how = jax.random.split(key)
-        member = _draw(which, rates or _own_rates(members), progress)
+        member = draw(key, rates, progress=progress)
+        how = jax.random.fold_in(key, _HOW)
         supply = {"progress": progress, "uniform": uniform}
-        made = [group.corrupt(how, row, length, vocab, member, supply) for group in groups]
+        sizes = [group.raw_length(raw_lengths, row.shape[-1]) for group in groups]
+        made = [
+            group.corrupt(how, row[:size], length, vocab, member, raw_lengths, supply)
+            for group, size in zip(groups, sizes, strict=True)
+        ]
         group = jnp.asarray([_group_of(groups, m) for m in range(len(members))])[member]
         example = corruption.examples.choose(group, made, vocab)
         if tokens[0] is None or not mode_tokens:
@@ -136,7 +153,11 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         normalisation=normalisations.pop(),
         never_predicted=never_predicted,
         built=lambda built: _check_architectures(name, members, built.vocab),
+        members=Members(tuple(member.objective for member in members), draw),
     )
+
+
+_HOW = 0x686F77  # "how": a member's randomness is apart from which one is drawn
 
 
 class _Group(NamedTuple):
@@ -148,6 +169,10 @@ class _Group(NamedTuple):
     """A tuple of values where they differ from member to member, by `varying`."""
     varying: tuple[str, ...]
 
+    def raw_length(self, each: tuple[int, ...] | None, size: int) -> int:
+        """The most tokens of a row that one of its members gets."""
+        return size if each is None else max(each[member] for member in self.members)
+
     def corrupt(
         self,
         key: Key,
@@ -155,14 +180,16 @@ class _Group(NamedTuple):
         length: Scalar,
         vocab: Vocabulary,
         member: Any,
+        raw_lengths: tuple[int, ...] | None,
         supply: dict[str, Any],
     ) -> Example:
         import jax.numpy as jnp
 
         index = jnp.argmax(jnp.asarray(self.members) == member)
+        own = None if raw_lengths is None else tuple(raw_lengths[m] for m in self.members)
         options = dict(self.options)
         for name in self.varying:
-            options[name] = rate.Choice(options[name], index, "member")
+            options[name] = rate.Choice(options[name], index, "member", own)
         return apply(self.recipe, options, key, tokens, length, vocab, **supply)
 
 

@@ -8,10 +8,10 @@ frozen dataclass, `half_mask.config(density=.3)`, which experiments hold and the
 shows. With a vocabulary the recipe is complete: `half_mask(vocab=vocab, density=.3)` is a pure
 `corrupt(key, tokens, length) -> Example`.
 
-Two keyword arguments are no options but supplied by the training step to a recipe that has them:
-`progress`, the share of the training that is done, and `uniform`, a number in [0, 1) that is spread
-evenly over a batch. An option that is a `Rate` may be a schedule of the progress; the recipe then
-gets a `Choice` of its values.
+Some keyword arguments are no options but supplied to a recipe that has them: `progress`, the share
+of the training that is done, and `uniform`, a number in [0, 1) that is spread evenly over a batch;
+`raw_lengths` is for mixtures. An option that is a `Rate` may be a schedule of the progress; the
+recipe then gets a `Choice` of its values.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from jaxdenoise.config import Normalisation
 from jaxdenoise.corruption import rates
 from jaxdenoise.corruption.lengths import Lengths
-from jaxdenoise.errors import UserError, require, unknown
+from jaxdenoise.errors import UserError, unknown
+from jaxdenoise.objectives.supply import SUPPLIED, apply
 from jaxdenoise.registry import Registry
 from jaxdenoise.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from jaxdenoise.arrays import AnyArray, Example, Key, Scalar, Tokens
 
-SUPPLIED = ("progress", "uniform")
 EVALUATION = "evaluation_"
 
 
@@ -100,6 +100,7 @@ class Recipe:
     normalisation: Normalisation
     never_predicted: Callable[..., tuple[str, ...]]
     built: Callable[[Objective], None] | None
+    members: Members | None
 
     def __call__(self, *, vocab: Vocabulary, **options: Any) -> Objective:
         """Builds the objective: options by name, defaults for the rest."""
@@ -118,9 +119,27 @@ class Recipe:
         return self.config(**options)
 
 
+class Members(NamedTuple):
+    """What a mixture is made of.
+
+    Attributes:
+      configs: one for each member.
+      draw: from an example's key and the mixture's options to Int[], the member that corrupts it.
+    """
+
+    configs: tuple[ObjectiveConfig, ...]
+    draw: Callable[..., AnyArray]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
     """A complete objective: pure, unbatched, shapes static. `jax.vmap` it over keys and rows.
+
+    Attributes:
+      config: its options.
+      vocab: which ids are special.
+      raw_lengths: the most tokens that the objective gets, or each member of a mixture, where rows
+        are packed; None where all rows are of one size.
 
     Raises:
       UserError: the vocabulary lacks a special id that the objective writes.
@@ -128,6 +147,7 @@ class Objective:
 
     config: ObjectiveConfig
     vocab: Vocabulary
+    raw_lengths: tuple[int, ...] | None = None
 
     def __post_init__(self):
         for need in self.config.recipe.needs(**self.config.options()):
@@ -139,6 +159,12 @@ class Objective:
     def name(self) -> str:
         """The registered name."""
         return self.config.name
+
+    @property
+    def members(self) -> tuple[ObjectiveConfig, ...]:
+        """Those of a mixture; itself alone otherwise."""
+        members = self.config.recipe.members
+        return (self.config,) if members is None else members.configs
 
     @property
     def normalisation(self) -> Normalisation:
@@ -182,9 +208,15 @@ class Objective:
         Returns:
           An `Example` of the shapes that `shapes(L)` gives.
         """
-        self.config.check(tokens.shape[-1], len(self.vocab.sentinel_ids))
-        recipe, options, supply = self.config.recipe, self.config.options(), (progress, uniform)
-        return apply(recipe, options, key, tokens, length, self.vocab, *supply)
+        sentinels = len(self.vocab.sentinel_ids)
+        if self.raw_lengths is None:
+            self.config.check(tokens.shape[-1], sentinels)
+        else:
+            for member, raw_length in zip(self.members, self.raw_lengths, strict=True):
+                member.check(raw_length, sentinels)
+        supply = {"progress": progress, "uniform": uniform, "raw_lengths": self.raw_lengths}
+        recipe, options = self.config.recipe, self.config.options()
+        return apply(recipe, options, key, tokens, length, self.vocab, **supply)
 
     def shapes(self, raw_length: int) -> Example:
         """The example for rows of this size, as `jax.ShapeDtypeStruct`s."""
@@ -214,6 +246,14 @@ class Objective:
         ]
         return Lengths(*used)
 
+    def piece_length(self, key: Key) -> AnyArray:
+        """Int[], the most tokens that the example of this key gets, where rows are packed."""
+        import jax.numpy as jnp
+
+        most = jnp.asarray(self.raw_lengths, jnp.int32)
+        members = self.config.recipe.members
+        return most[0 if members is None else members.draw(key, **self.config.options())]
+
     def _corrupt_dummy(self, raw_length: int) -> Callable[..., Example]:
         """The objective on ordinary tokens of no interest, as a function of key and length."""
         import jax.numpy as jnp
@@ -233,6 +273,7 @@ def objective(
     normalisation: Normalisation = "tokens",
     never_predicted: tuple[str, ...] | Callable[..., tuple[str, ...]] = (),
     built: Callable[[Objective], None] | None = None,
+    members: Members | None = None,
 ) -> Any:
     """Makes a `Recipe` of `corrupt(key, tokens, length, *, vocab, …options) -> Example`.
 
@@ -245,9 +286,10 @@ def objective(
       normalisation: what the summed loss is divided by, where an experiment does not say.
       never_predicted: special ids, as in `needs`, whose logits count as minus infinity.
       built: called with every objective that is built, to check what `check` cannot.
+      members: of a mixture.
     """
     extra: dict[str, Any] = {"needs": needs, "normalisation": normalisation, "built": built}
-    extra["never_predicted"] = never_predicted
+    extra |= {"never_predicted": never_predicted, "members": members}
     if function is None:
         return functools.partial(objective, check=check, **extra)
     named = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -271,6 +313,7 @@ def objective(
         normalisation=normalisation,
         never_predicted=_of_options(never_predicted),
         built=built,
+        members=members,
     )
     functools.update_wrapper(recipe, function, updated=())
     config.recipe = recipe
@@ -278,9 +321,11 @@ def objective(
     return recipe
 
 
-def _of_options(names: Any) -> Callable[..., tuple[str, ...]]:
+def _of_options(
+    names: tuple[str, ...] | Callable[..., tuple[str, ...]],
+) -> Callable[..., tuple[str, ...]]:
     """Names as a function of the options, which they need not depend on."""
-    return names if callable(names) else lambda **options: names
+    return (lambda **options: names) if isinstance(names, tuple) else names
 
 
 def configure(name: str, **options: Any) -> ObjectiveConfig:
@@ -308,56 +353,3 @@ def _field(parameter: inspect.Parameter, function: Callable) -> tuple[str, Any, 
 
 def _camel(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
-
-
-def apply(
-    recipe: Recipe,
-    options: dict[str, Any],
-    key: Key,
-    tokens: Tokens,
-    length: Scalar,
-    vocab: Vocabulary,
-    progress: Scalar | float = 1.0,
-    uniform: AnyArray | float | None = None,
-) -> Example:
-    """The recipe's example, complete: with schedules at their value, supplied with what it asks.
-
-    Arguments as in `Objective.__call__`, which checks them first.
-    """
-    import jax
-
-    if "uniform" in recipe.supplied and uniform is None:
-        uniform = jax.random.uniform(jax.random.fold_in(key, _UNIFORM))
-    known = {"progress": progress, "uniform": uniform}
-    supply = {name: known[name] for name in recipe.supplied}
-    now = {
-        name: rates.at_progress(option, progress) if rates.is_schedule(option) else option
-        for name, option in options.items()
-    }
-    example = recipe.corrupt(key, tokens, length, vocab=vocab, **now, **supply)
-    return _complete(example, tokens.shape[-1], length)
-
-
-_UNIFORM = 0x756E6966  # "unif": apart from what the recipe makes of its key
-
-
-def _complete(example: Example, size: int, length: Scalar) -> Example:
-    """Fills in what a short recipe leaves out: the count, and segments of rows that keep size."""
-    import jax.numpy as jnp
-
-    changes: dict[str, Any] = {}
-    for stack in ("encoder", "decoder"):
-        tokens = getattr(example, f"{stack}_input_tokens")
-        if tokens is not None and getattr(example, f"{stack}_segment_ids") is None:
-            require(
-                tokens.shape[-1] == size,
-                f"the objective's {stack} inputs have {tokens.shape[-1]} tokens, its rows {size}: "
-                f"then it has to give {stack}_segment_ids itself, 1 for tokens and 0 for padding",
-            )
-            real = jnp.arange(tokens.shape[-1]) < length
-            changes[f"{stack}_segment_ids"] = real.astype(jnp.int32)
-    if example.count is None:
-        weights = (example.encoder_loss_weights, example.decoder_loss_weights)
-        counted = [jnp.sum(w > 0, dtype=jnp.float32) for w in weights if w is not None]
-        changes["count"] = sum(counted, jnp.zeros(()))
-    return dataclasses.replace(example, **changes)

@@ -102,16 +102,20 @@ def _previous_tokens(batch: Example, stack: str, vocab: Vocabulary) -> np.ndarra
     In a decoder it is the decoder's input, but behind a sentinel it is what stands before that
     sentinel in the encoder's inputs. In an encoder it is the target before.
     """
+    segments = np.asarray(batch.inputs(stack)[1])
     if stack == "encoder":
         targets = np.asarray(batch.encoder_target_tokens)
-        return np.pad(targets[:, :-1], [(0, 0), (1, 0)], constant_values=vocab.pad_id)
+        before = np.pad(targets[:, :-1], [(0, 0), (1, 0)], constant_values=vocab.pad_id)
+        same = segments == np.pad(segments[:, :-1], [(0, 0), (1, 0)])
+        return np.where(same, before, vocab.pad_id)
     previous = np.array(batch.decoder_input_tokens)
     if batch.encoder_input_tokens is None:
         return previous
-    inputs = np.asarray(batch.encoder_input_tokens)
+    inputs, documents = map(np.asarray, batch.inputs("encoder")[:2])
     is_sentinel = np.isin(np.arange(vocab.size), vocab.sentinel_ids)
     for row, place in np.argwhere(is_sentinel[previous]):
-        where = np.flatnonzero(inputs[row] == previous[row, place])
+        same = documents[row] == segments[row, place]  # the sentinels of others have the same ids
+        where = np.flatnonzero((inputs[row] == previous[row, place]) & same)
         first = where[0] if len(where) else 0
         previous[row, place] = inputs[row, first - 1] if first > 0 else vocab.pad_id
     return previous

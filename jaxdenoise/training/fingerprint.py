@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxdenoise.data.rows import Batches
+from jaxdenoise.arrays import Rows
 from jaxdenoise.errors import require
 
 PACKAGES = ("jaxdenoise", "jax")
@@ -20,7 +21,7 @@ Fingerprint = dict[str, Any]
 """{"batches": digest of two, "corruption": digest of held-out rows, "versions": by package}"""
 
 
-def take_fingerprint(batches: Batches, corrupted: list[Any], step: int) -> Fingerprint:
+def take_fingerprint(batches: Sequence[Rows], corrupted: list[Any], step: int) -> Fingerprint:
     """The fingerprint that is saved with the checkpoint of a step.
 
     Args:

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from jaxdenoise.arrays import Params
 from jaxdenoise.data.baselines import fit_baselines
-from jaxdenoise.data.rows import sample_rows
 from jaxdenoise.errors import require
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.model.model import Model
@@ -52,9 +51,9 @@ def train(setup: Setup, name: str, run: RunDirectory, console: Console) -> dict[
     if run.results.exists():
         return read_json(run.results)
     run.tokenizer.write_text(setup.store.tokenizer.to_json(), "utf-8")
-    data, training = setup.experiment.data, setup.experiment.training
-    rows = sample_rows(setup.store.tokens("held_out"), data.raw_length, training.evaluation_rows)
-    evaluator = Evaluator(setup.objective, setup.model, rows, setup.store.tokenizer.token_bytes)
+    training, token_bytes = setup.experiment.training, setup.store.tokenizer.token_bytes
+    rows = setup.held_out(training.evaluation_rows)
+    evaluator = Evaluator(setup.evaluation, setup.model, rows, token_bytes)
     checkpoints = Checkpoints(run.checkpoints, training.keep_checkpoints)
     try:
         state, start = setup.initial_state(), checkpoints.latest() or 0
@@ -100,12 +99,11 @@ def _finish(
     tokenizer, held_out = setup.store.tokenizer, setup.store.tokens("held_out")
     models = fit_baselines(setup.store.tokens("train"), tokenizer.vocab.size)
     final, baselines = evaluator(params), evaluator.baselines(models)
-    raw_length = setup.experiment.data.raw_length
     sentences = []
     if setup.model.config.architecture == "encoder_decoder":
-        sentences = samples.find_sentences(held_out, tokenizer, SENTENCES, raw_length)
-    rows = sample_rows(held_out, raw_length, GALLERY_ROWS)
-    parts = (setup.objective.for_evaluation(), setup.model, params, tokenizer)
+        sentences = samples.find_sentences(held_out, tokenizer, SENTENCES, setup.raw_length)
+    rows = setup.held_out_alone(GALLERY_ROWS)
+    parts = (setup.evaluation, setup.model, params, tokenizer)
     write_json(run.gallery, samples.gallery(*parts, rows))
     results = {
         "held_out": final,

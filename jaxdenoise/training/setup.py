@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 import optax
 
 from jaxdenoise import keys
-from jaxdenoise.arrays import TrainState
-from jaxdenoise.data.rows import Batches
+from jaxdenoise.arrays import Rows, TrainState
+from jaxdenoise.config import DataConfig
+from jaxdenoise.data.pieces import PackedBatches, Packing, find_documents, sample_packed_rows
+from jaxdenoise.data.rows import Batches, sample_rows
 from jaxdenoise.data.store import TokenStore, prepare
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.losses import smoothed_cross_entropy
 from jaxdenoise.model.model import Model, build_model
+from jaxdenoise.objectives.packed import row_sizes, within
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.optim import build_optimizer
 from jaxdenoise.training.parallel import Backend, make_backend
@@ -22,15 +26,23 @@ from jaxdenoise.training.step import Step, init, make_step
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """Everything a run needs, built and checked, nothing written yet but the token store."""
+    """Everything a run needs, built and checked, nothing written yet but the token store.
+
+    Attributes:
+      objective: corrupts training rows.
+      evaluation: corrupts held-out rows.
+      packing: what packed rows have room for; None where rows are not packed.
+    """
 
     experiment: Experiment
     store: TokenStore
     objective: Objective
+    evaluation: Objective
+    packing: Packing | None
     model: Model
     tx: optax.GradientTransformation
     backend: Backend
-    batches: Batches
+    batches: Batches | PackedBatches
 
     def step(self) -> Step:
         """The pure training step of this experiment, for its backend."""
@@ -48,6 +60,25 @@ class Setup:
             steps=training.steps,
             across=self.backend.across,
         )
+
+    def held_out(self, number: int) -> Rows:
+        """Held-out rows for evaluation, the same for every run."""
+        tokens = self.store.tokens("held_out")
+        if self.packing is None:
+            return sample_rows(tokens, self.experiment.data.raw_length, number)
+        documents = find_documents(tokens, self.store.tokenizer.separator_id)
+        return sample_packed_rows(tokens, documents, self.evaluation, self.packing, number)
+
+    def held_out_alone(self, number: int) -> Rows:
+        """Held-out rows of one example each, for looking at."""
+        rows = jax.device_get(self.held_out(number).unpacked())
+        chosen = np.flatnonzero(rows.lengths)[:number]
+        return jax.tree.map(lambda x: x[chosen], rows)
+
+    @property
+    def raw_length(self) -> int:
+        """The most tokens that every example may have."""
+        return min(self.objective.raw_lengths or (self.experiment.data.raw_length,))
 
     def initial_state(self) -> TrainState:
         """Parameters from the experiment's seed; not placed on the backend's devices yet."""
@@ -70,24 +101,54 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
     backend = make_backend(training.backend, training.batch_size, training.micro_batches)
     store = prepare(data) if store is None else store
     vocab = store.tokenizer.vocab
-    experiment.objective.check(data.raw_length, len(vocab.sentinel_ids))
     objective, model = experiment.objective.build(vocab), build_model(experiment.model, vocab)
-    shapes = objective.shapes(data.raw_length)
+    evaluation, packing = objective.for_evaluation(), None
+    if data.packing:
+        packing = _packing(objective, data)
+        objective = within(objective, data.raw_length, packing.sizes)
+        evaluation = within(evaluation, data.raw_length, packing.sizes)
+    else:
+        experiment.objective.check(data.raw_length, len(vocab.sentinel_ids))
+    shapes = objective.shapes(max(objective.raw_lengths or (data.raw_length,)))
     model.check(shapes, training.gradients)
     shapes.targets(model.stack)  # or says that there are none
-    batches = Batches(
-        tokens=store.tokens("train"),
-        raw_length=data.raw_length,
-        batch_size=training.batch_size,
-        steps=training.steps,
-        seed=experiment.seed,
-    )
+    batches = _batches(experiment, store, objective, packing)
     return Setup(
         experiment=experiment,
         store=store,
         objective=objective,
+        evaluation=evaluation,
+        packing=packing,
         model=model,
         tx=build_optimizer(experiment.optimizer, training.steps),
         backend=backend,
         batches=batches,
+    )
+
+
+def _packing(objective: Objective, data: DataConfig) -> Packing:
+    sizes = row_sizes(objective, data.raw_length, data.encoder_length, data.decoder_length)
+    return Packing(sizes=sizes, most=data.pieces)
+
+
+def _batches(
+    experiment: Experiment, store: TokenStore, objective: Objective, packing: Packing | None
+) -> Batches | PackedBatches:
+    training, tokens = experiment.training, store.tokens("train")
+    if packing is None:
+        return Batches(
+            tokens=tokens,
+            raw_length=experiment.data.raw_length,
+            batch_size=training.batch_size,
+            steps=training.steps,
+            seed=experiment.seed,
+        )
+    return PackedBatches(
+        tokens=tokens,
+        documents=find_documents(tokens, store.tokenizer.separator_id),
+        objective=objective,
+        packing=packing,
+        batch_size=training.batch_size,
+        steps=training.steps,
+        seed=experiment.seed,
     )

@@ -23,6 +23,7 @@ from jaxdenoise.arrays import (
     TrainState,
 )
 from jaxdenoise.config import Normalisation
+from jaxdenoise.corruption.pack import pack
 from jaxdenoise.errors import require, unknown
 from jaxdenoise.losses import (
     Loss,
@@ -68,8 +69,10 @@ def init(
 def corrupt(objective: Objective, rows: Rows, progress: Scalar | float = 1.0) -> Example:
     """The batch of these rows: each corrupted with the key of its identity.
 
+    The pieces of packed rows are corrupted one by one and then gathered.
+
     Args:
-      objective: corrupts one row.
+      objective: corrupts one row, or one piece.
       rows: as the host sends them.
       progress: share of the training that is done, for options that follow a schedule.
     """
@@ -77,7 +80,14 @@ def corrupt(objective: Objective, rows: Rows, progress: Scalar | float = 1.0) ->
     def one(key: Key, tokens: AnyArray, length: Scalar, uniform: AnyArray) -> Example:
         return objective(key, tokens, length, progress=progress, uniform=uniform)
 
-    return jax.vmap(one)(rows.keys, rows.tokens, rows.lengths, rows.uniforms)
+    alone = rows.unpacked()
+    batch = jax.vmap(one)(alone.keys, alone.tokens, alone.lengths, alone.uniforms)
+    if rows.pieces is None:
+        return batch
+    lengths, sizes = rows.pieces.lengths, rows.pieces.sizes
+    by_row = jax.tree.map(lambda x: x.reshape(*lengths.shape, *x.shape[1:]), batch)
+    pad = objective.vocab.pad_id
+    return jax.vmap(lambda pieces, used: pack(pieces, used, sizes, pad))(by_row, lengths > 0)
 
 
 def make_step(

@@ -1,0 +1,190 @@
+"""Packed rows: documents cut into pieces, planned epoch by epoch, gathered on the device."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxdenoise.data.pieces import (
+    PackedBatches,
+    Packing,
+    find_documents,
+    plan_epoch,
+    sample_packed_rows,
+)
+from jaxdenoise.data.rows import iterate
+from jaxdenoise.errors import UserError
+from jaxdenoise.objectives import objectives
+from jaxdenoise.objectives.packed import row_sizes, within
+from jaxdenoise.training.step import corrupt
+from tests.conftest import full_vocabulary
+
+VOCAB = full_vocabulary()
+SEPARATOR = VOCAB.separator_id
+
+
+def a_stream(documents: int = 60, seed: int = 0) -> np.ndarray:
+    """Documents of one token to 150, the longest of many pieces."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for length in rng.permutation(np.geomspace(1, 150, documents).astype(int)):
+        parts += [rng.integers(10, 900, length), [SEPARATOR]]
+    return np.concatenate(parts).astype(np.uint16)
+
+
+TOKENS = a_stream()
+DOCUMENTS = find_documents(TOKENS, SEPARATOR)
+CASES = {
+    "span_corruption": (within(objectives["span_corruption"](vocab=VOCAB), 60, (54, 16)), 6),
+    "causal_lm": (within(objectives["causal_lm"](vocab=VOCAB), 40, (0, 40)), 4),
+    "ul2": (within(objectives["ul2"](vocab=VOCAB), 80, (96, 60)), 8),
+    "prefix_lm": (within(objectives["prefix_lm"](vocab=VOCAB), 40, (41, 41)), 6),
+}
+SIZES = {
+    "span_corruption": (54, 16),
+    "causal_lm": (0, 40),
+    "ul2": (96, 60),
+    "prefix_lm": (41, 41),
+}
+
+
+def batches(name: str, **fields) -> PackedBatches:
+    objective, most = CASES[name]
+    given = {"seed": 3, "batch_size": 4, "steps": 60, "tokens": TOKENS, "documents": DOCUMENTS}
+    packing = Packing(sizes=SIZES[name], most=most)
+    return PackedBatches(objective=objective, packing=packing, **{**given, **fields})
+
+
+def same(left, right) -> bool:
+    return jax.tree.all(jax.tree.map(np.array_equal, left, right))
+
+
+def plan(name, seed=3, epoch=0):
+    objective, most = CASES[name]
+    packing = Packing(sizes=SIZES[name], most=most)
+    return plan_epoch(objective, DOCUMENTS, packing, seed=seed, epoch=epoch)
+
+
+@given(st.lists(st.integers(0, 5), max_size=20))
+def test_documents_are_the_stream_in_parts(tokens):
+    found = find_documents(np.array(tokens, np.uint16), separator_id=3)
+    assert [t for start, length in found for t in tokens[start : start + length]] == tokens
+    assert all(3 not in tokens[start : start + length - 1] for start, length in found)
+    assert (found[:, 1] > 0).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_pieces_are_the_stream_and_each_is_in_one_row(name, epoch):
+    made = plan(name, epoch=epoch)
+    order = np.argsort(made.starts)
+    ends = made.starts + made.lengths
+    np.testing.assert_array_equal(made.starts[order], np.append(0, ends[order][:-1]))
+    assert ends.max() == len(TOKENS)
+    inside = np.searchsorted(DOCUMENTS[:, 0], made.starts, "right") - 1
+    assert (ends <= DOCUMENTS[inside].sum(axis=1)).all()  # none goes on into the next document
+    placed = made.rows[made.rows >= 0]
+    np.testing.assert_array_equal(np.sort(placed), np.arange(len(made.starts)))
+    assert len(np.unique(made.example_ids)) == len(made.example_ids)
+
+
+def test_members_of_a_mixture_get_pieces_of_their_own_lengths():
+    objective, _ = CASES["ul2"]
+    assert len(set(objective.raw_lengths)) > 3
+    made = plan("ul2")
+    full = set(made.lengths.tolist()) & set(objective.raw_lengths)
+    assert len(full) > 2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_batch_holds_what_was_planned(name):
+    """As many positions as were foreseen: every piece is there, whole, and nothing is lost."""
+    run = batches(name)
+
+    @jax.jit
+    def both(rows):
+        alone, size = rows.unpacked(), rows.pieces.raw_length
+        lengths = run.objective.output_lengths(alone.keys, alone.lengths, raw_length=size)
+        return corrupt(run.objective, rows), tuple(lengths)
+
+    for step in (0, 3):
+        rows = run[step]
+        batch, lengths = jax.device_get(both(rows))
+        assert (rows.pieces.lengths > 0).sum() > 4
+        for stack, planned in zip(("encoder", "decoder"), lengths, strict=True):
+            segments = getattr(batch, f"{stack}_segment_ids")
+            if segments is None:
+                continue
+            used = rows.pieces.lengths > 0
+            expected = np.asarray(planned).reshape(used.shape) * used
+            got = [np.bincount(row, minlength=used.shape[1] + 1)[1:] for row in segments]
+            np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("name", ["span_corruption", "ul2"])
+def test_any_batch_can_be_had_by_itself(name):
+    """By another process, in any order, from any number of threads; across epochs too."""
+    run = batches(name)
+    rows = len(run._plan(0).rows)
+    steps = [0, rows // 4, rows // 4 + 1, 2 * rows // 4 + 1]
+    expected = [run[step] for step in steps]
+    assert {int(epoch) for batch in expected for epoch in batch.epochs} >= {0, 1, 2}
+    for step, batch in reversed(list(zip(steps, expected, strict=True))):
+        assert same(batch, batches(name)[step])
+    read = list(iterate(batches(name, steps=8), threads=3))
+    assert all(same(batch, run[step]) for step, batch in enumerate(read))
+
+
+def test_places_count_the_pieces_of_the_run():
+    run = batches("span_corruption")
+    places = []
+    for step in range(30):
+        rows = run[step]
+        places += rows.pieces.places[rows.pieces.lengths > 0].tolist()
+    assert places == list(range(len(places)))
+
+
+def test_epochs_and_seeds_are_cut_and_ordered_anew():
+    first = plan("ul2")
+    for other in (plan("ul2", epoch=1), plan("ul2", seed=4)):
+        assert not np.array_equal(first.rows, other.rows)
+        assert not np.array_equal(first.starts, other.starts)
+    assert same(first, plan("ul2"))
+
+
+def test_held_out_rows_are_the_same_for_every_run():
+    objective, most = CASES["span_corruption"]
+    packing = Packing(sizes=SIZES["span_corruption"], most=most)
+    one = sample_packed_rows(TOKENS, DOCUMENTS, objective, packing, 5)
+    assert same(one, sample_packed_rows(TOKENS, DOCUMENTS, objective, packing, 5))
+    assert len(one.lengths) == 5
+    everything = sample_packed_rows(TOKENS, DOCUMENTS, objective, packing, 10**6)
+    assert everything.lengths.sum() == len(TOKENS)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_rows_of_many_short_documents_are_full(seed):
+    rng = np.random.default_rng(seed)
+    lengths = np.minimum(rng.lognormal(3, 1, 400), 300).astype(int) + 2
+    ends = np.cumsum(lengths)
+    objective, _ = CASES["causal_lm"]
+    packing = Packing(sizes=(0, 128), most=16)
+    objective = dataclasses.replace(objective, raw_lengths=(128,))
+    documents = np.stack([ends - lengths, lengths], axis=1)
+    made = plan_epoch(objective, documents, packing, seed=seed, epoch=0)
+    assert lengths.sum() >= 0.97 * 128 * (len(made.rows) - 1)
+
+
+def test_what_cannot_be_packed_is_refused():
+    scheduled = objectives["span_corruption"](vocab=VOCAB, noise_density=((0, 0.3), (1, 0.15)))
+    with pytest.raises(UserError, match="noise_density of span_corruption follows a schedule"):
+        within(scheduled, 40, (40, 40))
+    with pytest.raises(UserError, match="no room for two tokens in 1 positions"):
+        within(objectives["masked_lm"](vocab=VOCAB), 40, (1, 0))
+    with pytest.raises(UserError, match=r"data.encoder_length is needed to pack .* a mixture, ul2"):
+        row_sizes(objectives["ul2"](vocab=VOCAB), 40, None, None)
+    with pytest.raises(UserError, match="data.decoder_length is 9, and masked_lm has no decoder"):
+        row_sizes(objectives["masked_lm"](vocab=VOCAB), 40, None, 9)
