@@ -67,6 +67,7 @@ class Plan(NamedTuple):
       example_ids: with seed and epoch, the identity of its randomness.
       rows: the pieces of each row, then −1.
       before: how many pieces stand in rows before each row.
+      filled: share of the encoder's and of the decoder's positions that are no padding.
     """
 
     starts: Int[np.ndarray, "M"]
@@ -74,6 +75,7 @@ class Plan(NamedTuple):
     example_ids: UInt[np.ndarray, "M"]
     rows: Int[np.ndarray, "R N"]
     before: Int[np.ndarray, "R"]
+    filled: tuple[float, float]
 
 
 def find_documents(tokens: np.ndarray, separator_id: int) -> Int[np.ndarray, "D 2"]:
@@ -116,7 +118,9 @@ def plan_epoch(
     order = np.random.Generator(np.random.Philox(key=keys.host_seed("rows", seed, epoch)))
     rows = rows[order.permutation(len(rows))]
     count = (rows >= 0).sum(axis=1)
-    return Plan(starts, lengths, ids, rows, np.cumsum(count) - count)
+    positions = len(rows) * np.maximum(packing.sizes, 1)
+    encoder, decoder = (taken.sum(axis=0) / positions).tolist()
+    return Plan(starts, lengths, ids, rows, np.cumsum(count) - count, (encoder, decoder))
 
 
 def _cut(
@@ -274,6 +278,12 @@ class PackedBatches(Sequence[Rows]):
         first = step * self.batch_size
         visits = [self._visit(first + i) for i in range(self.batch_size)]
         return take_packed_rows(self.tokens, self.objective, self.packing, visits, self.seed)
+
+    @property
+    def filled(self) -> tuple[float, float]:
+        """Share of the encoder's and of the decoder's positions in use, in the first epoch."""
+        with self._lock:
+            return self._plan(0).filled
 
     def _visit(self, row: int) -> tuple[Plan, int, int, int]:
         """The plan, the place in it, the epoch, and the pieces before it, of a row of the run."""

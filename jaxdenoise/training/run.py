@@ -13,6 +13,7 @@ from rich.console import Console
 
 from jaxdenoise.arrays import Params
 from jaxdenoise.data.baselines import fit_baselines
+from jaxdenoise.data.pieces import PackedBatches
 from jaxdenoise.errors import require
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.model.model import Model
@@ -51,6 +52,10 @@ def train(setup: Setup, name: str, run: RunDirectory, console: Console) -> dict[
     if run.results.exists():
         return read_json(run.results)
     run.tokenizer.write_text(setup.store.tokenizer.to_json(), "utf-8")
+    if isinstance(setup.batches, PackedBatches):
+        filled = zip(("encoder", "decoder"), setup.batches.filled, strict=True)
+        shares = " and ".join(f"{share:.1%} of the {stack}" for stack, share in filled if share)
+        console.print(f"packed rows: {shares} in use", highlight=False)
     training, token_bytes = setup.experiment.training, setup.store.tokenizer.token_bytes
     rows = setup.held_out(training.evaluation_rows)
     evaluator = Evaluator(setup.evaluation, setup.model, rows, token_bytes)

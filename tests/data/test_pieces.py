@@ -176,6 +176,7 @@ def test_rows_of_many_short_documents_are_full(seed):
     documents = np.stack([ends - lengths, lengths], axis=1)
     made = plan_epoch(objective, documents, packing, seed=seed, epoch=0)
     assert lengths.sum() >= 0.97 * 128 * (len(made.rows) - 1)
+    assert made.filled == (0, lengths.sum() / (128 * len(made.rows)))
 
 
 def test_what_cannot_be_packed_is_refused():

@@ -46,6 +46,25 @@ def test_the_token_before_each_target_is_that_of_the_source(setup, rows):
         assert any(pair == candidate for candidate in remaining)
 
 
+def test_the_evaluation_does_not_depend_on_how_rows_are_packed(tiny):
+    """The same examples, one to a row or several: the same figures, the baselines' too."""
+    sizes = {"data.encoder_length": 80, "data.decoder_length": 40}
+    setup = build(override(tiny, {"data.packing": True, **sizes}))
+    packed = setup.held_out(6)
+    used = packed.pieces.lengths.reshape(-1) > 0
+    alone = jax.tree.map(lambda x: np.asarray(x)[used], packed.unpacked())
+    assert len(alone.lengths) > 12
+    params, bytes_of = setup.initial_state().params, setup.store.tokenizer.token_bytes
+    models = fit_baselines(setup.store.tokens("train"), setup.objective.vocab.size)
+    found = []
+    for rows in (packed, alone):
+        evaluator = evaluation.Evaluator(setup.evaluation, setup.model, rows, bytes_of)
+        found.append({**evaluator.baselines(models), "model": evaluator(params)})
+    for name, figures in found[0].items():
+        for figure, value in figures.items():
+            assert math.isclose(value, found[1][name][figure], rel_tol=1e-5), (name, figure)
+
+
 def test_the_evaluation_does_not_depend_on_how_rows_are_chunked(setup, rows, monkeypatch):
     tokenizer = setup.store.tokenizer
     params = setup.initial_state().params

@@ -16,7 +16,6 @@ from rich.console import Console
 
 from jaxdenoise import losses
 from jaxdenoise.arrays import TrainState
-from jaxdenoise.data.rows import Batches
 from jaxdenoise.errors import UserError
 from jaxdenoise.experiment import override
 from jaxdenoise.training.checkpoint import Checkpoints
@@ -31,8 +30,8 @@ QUIET = Console(quiet=True)
 TIMES = ("tokens_per_second", "data_wait")
 
 
-class InterruptedBatches(Batches):
-    """Sends SIGINT when one of the batches is first read."""
+class InterruptedBatches:
+    """Sends SIGINT when one of the batches is first read; in front of a class of batches."""
 
     seen: ClassVar[set[int]] = set()
 
@@ -43,7 +42,7 @@ class InterruptedBatches(Batches):
         return super().__getitem__(step)
 
 
-class OtherBatches(Batches):
+class OtherBatches:
     """The rows of another order."""
 
     def __getitem__(self, step):
@@ -51,8 +50,10 @@ class OtherBatches(Batches):
 
 
 def with_batches(setup, kind):
-    fields = {f.name: getattr(setup.batches, f.name) for f in dataclasses.fields(Batches)}
-    return dataclasses.replace(setup, batches=kind(**fields))
+    own = type(setup.batches)
+    names = [f.name for f in dataclasses.fields(own) if not f.name.startswith("_")]
+    batches = type(kind.__name__, (kind, own), {})(**{n: getattr(setup.batches, n) for n in names})
+    return dataclasses.replace(setup, batches=batches)
 
 
 def final_state(setup, run) -> TrainState:
@@ -67,9 +68,11 @@ def untimed(rows):
     return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
-@pytest.mark.parametrize("backend", ["single", "pmap"])
-def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(tiny, backend, tmp_path):
-    experiment = override(tiny, {"training.backend": backend})
+@pytest.mark.parametrize(("backend", "packing"), [("single", False), ("pmap", True)])
+def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
+    tiny, backend, packing, tmp_path
+):
+    experiment = override(tiny, {"training.backend": backend, "data.packing": packing})
     setup = build(experiment)
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
     results = train(setup, "tiny", whole, QUIET)
@@ -95,7 +98,7 @@ def test_a_run_whose_data_or_corruption_changed_is_not_continued(tiny, tmp_path)
         train(with_batches(setup, OtherBatches), "tiny", run, QUIET)
     other = override(tiny, {"objective.noise_density": 0.3}).objective.build(setup.objective.vocab)
     with pytest.raises(UserError, match="corrupts the held-out rows differently now"):
-        train(dataclasses.replace(setup, objective=other), "tiny", run, QUIET)
+        train(dataclasses.replace(setup, evaluation=other), "tiny", run, QUIET)
     assert not run.results.exists()
 
 
