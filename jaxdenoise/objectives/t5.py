@@ -83,10 +83,13 @@ def span_corruption(
       >>> example.decoder_target_tokens.tolist()
       [999, 20, 21, 1]
     """
+    import jax
+
     size, chosen = tokens.shape[-1], (noise_density, mean_noise_span_length)
-    spans = corruption.spans.random_spans(key, size, length, *chosen)
+    where, turn = jax.random.split(key) if unbiased else (key, key)
+    spans = corruption.spans.random_spans(where, size, length, *chosen)
     if unbiased:
-        spans = corruption.spans.rotate(spans, length, corruption.reorder.any_place(key, length))
+        spans = corruption.spans.rotate(spans, length, corruption.reorder.any_place(turn, length))
     longest = lengths.span_lengths(size, *chosen)
     sizes = lengths.Lengths(longest.encoder + unbiased, longest.decoder + unbiased)
     return _replace_spans(tokens, length, spans, vocab, sizes, trailing_sentinel)
