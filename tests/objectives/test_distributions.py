@@ -54,6 +54,14 @@ CASES: dict[ModuleType, list[Case]] = {
         case("token_insertion", insert_ratio=0.3, random_ratio=0.5),
         case("bart", THREE, poisson_lambda=2.0, insert_ratio=0.1, rotate_ratio=0.5),
         case("bart", THREE),
+        case(
+            "bart",
+            FIVE,
+            mask_ratio=0.0,
+            permute_sentence_ratio=0.0,
+            insert_ratio=0.3,
+            rotate_ratio=0.5,
+        ),
     ],
     bert: [
         case("masked_lm", noise_density=0.35),
