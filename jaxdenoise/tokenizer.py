@@ -25,6 +25,8 @@ NAMED = {
     "fim_suffix": "<fim_suffix>",
 }
 """The vocabulary's named tokens and how they are written."""
+LONGEST_SPELLING = 16
+"""Characters of the longest tokens that are spelled."""
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
 
 
@@ -38,6 +40,8 @@ class Tokenizer:
         separator of documents, `<doc>`, is added where it lacks. Its settings for truncating and
         padding, which files of other libraries carry, are switched off. A word begins with a
         token that does not begin with a letter or a digit; a sentence ends with `.`, `!` or `?`.
+        Tokens of up to 16 characters are spelled in those that are tokens too; where a token
+        stands for a byte, these are the ASCII ones.
 
     Raises:
       UserError: no padding or no end-of-sequence token, or sentinels that skip a number.
@@ -54,7 +58,10 @@ class Tokenizer:
         vocab = _vocabulary(backend)
         ends, continuations = _of_text(backend, vocab)
         self.vocab = dataclasses.replace(
-            vocab, sentence_end_ids=ends, continuation_ids=continuations
+            vocab,
+            sentence_end_ids=ends,
+            continuation_ids=continuations,
+            spellings=_spellings(backend, vocab),
         )
 
     def encode(self, text: str, *, specials: bool = False) -> np.ndarray:
@@ -104,7 +111,7 @@ class Tokenizer:
     def token_bytes(self) -> np.ndarray:
         """Int[V]: how many bytes of text each id stands for, 0 for special ids."""
         sizes = np.zeros(self.vocab.size, np.int64)
-        byte_level = isinstance(self._backend.decoder, tokenizers.decoders.ByteLevel)
+        byte_level = _is_byte_level(self._backend)
         for token in self.vocab.ordinary_ids.tolist():
             if byte_level:  # one character stands for one byte
                 sizes[token] = len(self._backend.id_to_token(token) or "")
@@ -205,3 +212,31 @@ def _of_text(
         if piece.startswith("##") if inside else piece[:1].isalnum() and piece[0] not in "ĠĊčĉ":
             continuations.append(token)
     return tuple(ends), tuple(continuations)
+
+
+def _spellings(backend: tokenizers.Tokenizer, vocab: Vocabulary) -> tuple[tuple[int, ...], ...]:
+    """The single-character tokens that spell each id; none where there are not all."""
+    pieces = {backend.id_to_token(i) or "": i for i in vocab.ordinary_ids.tolist()}
+    # Where "##" marks what goes on with a word, only this can be taken apart and read together.
+    mark = "##" if any(piece.startswith("##") for piece in pieces) else ""
+    byte_level = _is_byte_level(backend)
+    found: list[tuple[int, ...]] = [()] * vocab.size
+    for piece, token in pieces.items():
+        characters = piece.removeprefix(mark)
+        ids = [pieces[mark + c] for c in characters if mark + c in pieces]
+        spelled = piece.startswith(mark) and len(ids) == len(characters) <= LONGEST_SPELLING
+        if spelled and (not byte_level or all(map(_is_ascii, characters))):
+            found[token] = tuple(ids)
+    return tuple(found)
+
+
+def _is_ascii(character: str) -> bool:
+    """Whether the byte that a character of a byte-level piece stands for is ASCII.
+
+    Those that cannot be printed, 0 to 32 and then 127, are written as 256 and on.
+    """
+    return "!" <= character <= "~" or 256 <= ord(character) <= 256 + 33
+
+
+def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:
+    return isinstance(backend.decoder, tokenizers.decoders.ByteLevel)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -30,9 +30,12 @@ class Vocabulary:
       unused_ids: ids that no text is encoded to (padding of the vocabulary, an unknown token).
       sentence_end_ids: ordinary ids that a sentence may end with.
       continuation_ids: ordinary ids that go on with the word before them.
+      spellings: for each id the ids of the single characters that spell it, none if it cannot be
+        spelled; empty if the tokenizer has no characters. A character spells itself.
 
     Raises:
-      UserError: an id outside [0, size), one id in two roles, or a special id in a sentence.
+      UserError: an id outside [0, size), one id in two roles, a special id in a sentence, or
+        spellings of a special id, by an id that is no character, or for another number of ids.
 
     Example:
       >>> vocab = Vocabulary.with_sentinels(size=1000, sentinels=100)
@@ -52,6 +55,7 @@ class Vocabulary:
     unused_ids: tuple[int, ...] = ()
     sentence_end_ids: tuple[int, ...] = ()
     continuation_ids: tuple[int, ...] = ()
+    spellings: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self):
         special = self.special_ids
@@ -69,6 +73,27 @@ class Vocabulary:
                 f"vocabulary: id {token} ends a sentence or goes on with a word, so it must be an "
                 f"ordinary id in [0, {self.size})",
             )
+        require(
+            len(self.spellings) in (0, self.size),
+            f"vocabulary: {len(self.spellings)} spellings for {self.size} ids; give one for each",
+        )
+        spelled = [token for token, spelling in enumerate(self.spellings) if spelling]
+        characters = set().union(*self.spellings)
+        for token in sorted({*characters, *special} & {*characters, *spelled}):
+            spelling = self.spellings[token] if 0 <= token < self.size else ()
+            require(
+                spelling == (token,) and not self.is_special[token],
+                f"vocabulary: id {token} is spelled {spelling}; what spells others is an ordinary "
+                "id that spells itself, and special ids have no spelling",
+            )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Computed once: a jitted function that takes a vocabulary asks for it at every call."""
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     @classmethod
     def with_sentinels(cls, *, size: int, sentinels: int = 100, **roles) -> Vocabulary:
@@ -95,7 +120,7 @@ class Vocabulary:
     def require(self, need: str) -> int:
         """The id of a special token that an objective writes: "mask", or a named one.
 
-        "sentence_ends" asks for those instead, and gives the first.
+        "sentence_ends" and "spellings" ask for those instead, and give the first.
 
         Raises:
           UserError: the vocabulary has none.
@@ -105,6 +130,9 @@ class Vocabulary:
         if need == "sentence_ends":
             self.require_sentence_ends()
             return self.sentence_end_ids[0]
+        if need == "spellings":
+            self.require_spellings()
+            return int(self.spelling_sizes.argmax())
         return self.named(need)
 
     def named(self, name: str) -> int:
@@ -126,6 +154,29 @@ class Vocabulary:
             "the vocabulary has no sentence ends, which this objective looks for; give "
             "sentence_end_ids, or a tokenizer with a token that ends in '.', '!' or '?'",
         )
+
+    def require_spellings(self) -> None:
+        """Raises `UserError` if the vocabulary does not say how any token is spelled."""
+        require(
+            any(self.spellings),
+            "the vocabulary does not say how its tokens are spelled, which this objective needs; "
+            "give spellings, or a tokenizer whose single characters are tokens too, as byte-level "
+            "ones are",
+        )
+
+    @cached_property
+    def spelling_sizes(self) -> np.ndarray:
+        """Int32[V]: how many characters spell each id, 0 where none do."""
+        sizes = [len(spelling) for spelling in self.spellings] or [0] * self.size
+        return _read_only(np.array(sizes, np.int32))
+
+    @cached_property
+    def spelling_table(self) -> np.ndarray:
+        """Int32[V, C]: the characters of each id, the padding id behind them."""
+        table = np.full((self.size, self.spelling_sizes.max()), self.pad_id, np.int32)
+        written = np.arange(table.shape[1]) < self.spelling_sizes[:, None]
+        table[written] = [character for spelling in self.spellings for character in spelling]
+        return _read_only(table)
 
     @cached_property
     def sentinel_number(self) -> dict[int, int]:
@@ -150,10 +201,14 @@ class Vocabulary:
     def _table(self, ids: tuple[int, ...]) -> np.ndarray:
         table = np.zeros(self.size, bool)
         table[list(ids)] = True
-        table.setflags(write=False)
-        return table
+        return _read_only(table)
 
     @cached_property
     def ordinary_ids(self) -> np.ndarray:
         """Int[number of ordinary ids]: the ids that stand for text, ascending."""
         return np.flatnonzero(~self.is_special)
+
+
+def _read_only(table: np.ndarray) -> np.ndarray:
+    table.setflags(write=False)
+    return table

@@ -20,7 +20,10 @@ hypothesis.settings.load_profile("default")
 
 @pytest.fixture
 def vocab() -> Vocabulary:
-    """V = 1000 with 100 sentinels, all marks, sentence ends 20 and 21, odd ids inside words."""
+    """V = 1000 with 100 sentinels, all marks, sentence ends 20 and 21, odd ids inside words.
+
+    Ids 30 to 59 are characters; from 100 on most others have one to five of them.
+    """
     return full_vocabulary()
 
 
@@ -35,7 +38,17 @@ def full_vocabulary() -> Vocabulary:
         named_ids=tuple(zip(names, range(4, 10), strict=True)),
         sentence_end_ids=(20, 21),
         continuation_ids=tuple(range(11, 900, 2)),
+        spellings=tuple(map(spelling, range(1000))),
     )
+
+
+def spelling(token: int) -> tuple[int, ...]:
+    """The characters of a token of `full_vocabulary`."""
+    if 30 <= token < 60:
+        return (token,)
+    if not 100 <= token < 900:
+        return ()
+    return tuple(30 + (token // 6 + 7 * place) % 30 for place in range(token % 6))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Keys, vocabulary, registry: what everything else stands on."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -61,6 +62,10 @@ def test_ordinary_ids_are_all_but_the_special_ones(vocab):
         ({"size": 10, "eos_id": 10}, r"special id 10 is outside \[0, 10\)"),
         ({"size": 10, "pad_id": 1}, "have two roles"),
         ({"size": 10, "sentinel_ids": (5, 5)}, "have two roles"),
+        ({"size": 4, "spellings": ((), (), (2,))}, "3 spellings for 4 ids"),
+        ({"size": 4, "spellings": ((), (), (2,), (2, 2, 4))}, r"id 4 is spelled \(\)"),
+        ({"size": 4, "spellings": ((), (), (), (2, 3))}, r"id 2 is spelled \(\)"),
+        ({"size": 4, "spellings": ((), (2,), (2,), (3,))}, r"id 1 is spelled \(2,\)"),
     ],
 )
 def test_wrong_vocabularies_are_refused(fields, message):
@@ -71,6 +76,14 @@ def test_wrong_vocabularies_are_refused(fields, message):
 def test_vocabulary_tables_are_read_only(vocab):
     with pytest.raises(ValueError, match="read-only"):
         vocab.is_special[0] = False
+
+
+def test_equal_vocabularies_have_one_hash_and_others_another(vocab):
+    again = dataclasses.replace(vocab)
+    assert again is not vocab
+    assert (again == vocab, hash(again) == hash(vocab)) == (True, True)
+    other = dataclasses.replace(vocab, spellings=())
+    assert (other == vocab, hash(other) == hash(vocab)) == (False, False)
 
 
 def test_a_scope_forgets_what_was_registered_inside():

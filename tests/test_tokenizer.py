@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdenoise.errors import UserError
-from jaxdenoise.tokenizer import read_tokenizer, train_tokenizer
+from jaxdenoise.tokenizer import Tokenizer, read_tokenizer, train_tokenizer
 
 TEXTS = ["Return the sum of the array.", "Return the product of the arrays.", "naïve façade ☃"] * 20
 
@@ -125,3 +125,38 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path):
         read_tokenizer(path)
     with pytest.raises(UserError, match="is not a file"):
         read_tokenizer(tmp_path / "nothing.json")
+
+
+def test_a_token_is_spelled_by_its_characters(tokenizer):
+    vocab, (token,) = tokenizer.vocab, tokenizer.encode(" the")
+    assert [tokenizer.decode([i]) for i in vocab.spellings[token]] == [" ", "t", "h", "e"]
+    for token in vocab.ordinary_ids.tolist():
+        text = tokenizer.decode([token])
+        if text.isascii():
+            assert tokenizer.decode(vocab.spellings[token]) == text
+            assert len(vocab.spellings[token]) == len(text)
+        else:  # a byte of a character, or several characters
+            assert vocab.spellings[token] == ()
+    assert "ï" in tokenizer.decode([token for token in vocab.ordinary_ids if token > 265])
+
+
+def test_whole_characters_that_are_tokens_spell_where_tokens_are_no_bytes(metaspace):
+    token = metaspace.encode("naïve").tolist()[0]
+    spelled = metaspace.vocab.spellings[token]
+    assert "".join(metaspace.pieces(spelled)).strip() == metaspace.decode([token])
+    assert all(metaspace.vocab.spellings[character] == (character,) for character in spelled)
+
+
+def test_what_begins_a_word_is_not_spelled_where_the_rest_is_marked():
+    names = {"[PAD]": 0, "[SEP]": 1, "[UNK]": 2, "in": 3, "i": 4, "##i": 5, "##n": 6, "##ing": 7}
+    names |= {"##g": 8, "##in": 9, "##" + "in" * 9: 10, "##ix": 11}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(names, unk_token="[UNK]"))
+    backend.add_special_tokens(["[PAD]", "[SEP]", "[UNK]"])
+    spelled = dict(enumerate(Tokenizer(backend).vocab.spellings))
+    assert {token: spelling for token, spelling in spelled.items() if spelling} == {
+        5: (5,),
+        6: (6,),
+        7: (5, 6, 8),
+        8: (8,),
+        9: (5, 6),
+    }

@@ -1,3 +1,4 @@
+from jaxdenoise.corruption import characters as characters
 from jaxdenoise.corruption import examples as examples
 from jaxdenoise.corruption import lengths as lengths
 from jaxdenoise.corruption import masks as masks

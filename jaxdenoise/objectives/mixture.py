@@ -8,6 +8,7 @@ the member that is drawn; under `vmap` all branches run, so that the fewer there
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,6 +113,21 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         progress: Scalar | float = 1.0,
     ) -> AnyArray:
         return _draw(key, rates or _own_rates(members), progress)
+    def longest(
+        raw_length: int, length: AnyArray, mode_tokens: bool, **options: Any
+    ) -> corruption.lengths.Lengths:
+        """The most of the members whose lengths depend on the tokens."""
+        import jax.numpy as jnp
+
+        most = [
+            m.objective.recipe.longest(raw_length, length, **m.objective.options())
+            for m in members
+            if m.objective.recipe.longest is not None
+        ]
+        encoder, decoder = (functools.reduce(jnp.maximum, side) for side in zip(*most, strict=True))
+        return corruption.lengths.Lengths(
+            encoder + (mode_tokens and tokens[0] is not None), decoder
+        )
 
     def mixed(
         key: Key,
@@ -154,6 +170,7 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         never_predicted=never_predicted,
         built=lambda built: _check_architectures(name, members, built.vocab),
         members=Members(tuple(member.objective for member in members), draw),
+        longest=longest if any(m.objective.recipe.longest for m in members) else None,
     )
 
 

@@ -101,6 +101,7 @@ class Recipe:
     never_predicted: Callable[..., tuple[str, ...]]
     built: Callable[[Objective], None] | None
     members: Members | None
+    longest: Callable[..., Lengths] | None
 
     def __call__(self, *, vocab: Vocabulary, **options: Any) -> Objective:
         """Builds the objective: options by name, defaults for the rest."""
@@ -228,6 +229,7 @@ class Objective:
         """Real tokens of each output, known before anything is corrupted.
 
         Rows of ordinary tokens are corrupted and counted; under `jit` no token is moved for it.
+        Where it depends on the tokens, the most that an output can have (`longest`).
 
         Args:
           key: Key[B].
@@ -238,12 +240,17 @@ class Objective:
           `Lengths` of Int[B] each.
         """
         import jax
+        import jax.numpy as jnp
 
         example = jax.vmap(self._corrupt_dummy(raw_length))(key, length)
         used = [
             0 if ids is None else (ids > 0).sum(axis=-1)
             for ids in (example.encoder_segment_ids, example.decoder_segment_ids)
         ]
+        longest = self.config.recipe.longest
+        if longest is not None:
+            most = longest(raw_length, length, **self.config.options())
+            used = [jnp.maximum(*pair) for pair in zip(used, most, strict=True)]
         return Lengths(*used)
 
     def piece_length(self, key: Key) -> AnyArray:
@@ -274,6 +281,7 @@ def objective(
     never_predicted: tuple[str, ...] | Callable[..., tuple[str, ...]] = (),
     built: Callable[[Objective], None] | None = None,
     members: Members | None = None,
+    longest: Callable[..., Lengths] | None = None,
 ) -> Any:
     """Makes a `Recipe` of `corrupt(key, tokens, length, *, vocab, …options) -> Example`.
 
@@ -287,9 +295,11 @@ def objective(
       never_predicted: special ids, as in `needs`, whose logits count as minus infinity.
       built: called with every objective that is built, to check what `check` cannot.
       members: of a mixture.
+      longest: for outputs whose lengths depend on the tokens; called with the row's size, Int[B]
+        lengths and all options, gives the most tokens of each output.
     """
     extra: dict[str, Any] = {"needs": needs, "normalisation": normalisation, "built": built}
-    extra |= {"never_predicted": never_predicted, "members": members}
+    extra |= {"never_predicted": never_predicted, "longest": longest, "members": members}
     if function is None:
         return functools.partial(objective, check=check, **extra)
     named = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -314,6 +324,7 @@ def objective(
         never_predicted=_of_options(never_predicted),
         built=built,
         members=members,
+        longest=longest,
     )
     functools.update_wrapper(recipe, function, updated=())
     config.recipe = recipe

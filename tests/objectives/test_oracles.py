@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from jaxdenoise.arrays import UNUSED, Example, NoiseSpans
-from jaxdenoise.corruption import masks, reorder, spans
+from jaxdenoise.corruption import characters, masks, reorder, spans
 from jaxdenoise.objectives import objectives
 from tests.conftest import full_vocabulary
 from tests.reference import bart, bert, common, diffusion, lm, t5
+from tests.reference import characters as in_characters
 
 VOCAB = full_vocabulary()
 SIZE = 40
@@ -36,6 +37,9 @@ CASES: dict[str, tuple[ModuleType, list[dict[str, Any]]]] = {
     "sentence_permutation": (bart, [{}, {"permute_sentence_ratio": 0.5}]),
     "document_rotation": (bart, [{}, {"rotate_ratio": 0.5}]),
     "token_insertion": (bart, [{}, {"insert_ratio": 1.0, "random_ratio": 0.5}]),
+    "character_noise": (in_characters, [{}, {"noise_density": 0.3, "growth": 2.0},
+                                        {"noise_density": 0.3, "growth": 0.4},
+                                        {"noise_density": 0.5, "edits": (1.0, 0.0, 0.0, 2.0)}]),
     "masked_lm": (bert, [{}, {"unit": "word", "noise_density": 0.3}, {"unit": "span"},
                          {"count": "iid"}, {"noise_density": 0.4, "prediction_density": 0.15},
                          {"prediction_density": 0.4}]),
@@ -170,6 +174,9 @@ def inject(patch: pytest.MonkeyPatch, drawn: dict[str, Any], length: int, **opti
         always(reorder, "random_cuts", tuple(map(jnp.asarray, drawn["cuts"])))
     if "ids" in drawn:
         patch.setattr(masks, "ordinary_ids", lambda _, size, vocab: fitted(drawn["ids"], size))
+        patch.setattr(characters, "random_characters", lambda _, row, n: fitted(drawn["ids"], n))
+    if "edits" in drawn:
+        patch.setattr(characters, "random_edits", lambda _, row, *how: as_edits(drawn, row.ids))
     if "share" in drawn:
         share = np.asarray(drawn["share"], np.float32)
         if options.get("unit") == "span":
@@ -203,6 +210,13 @@ def fitted(values: Any, size: int) -> jax.Array:
 
 def complete(order: list[int], moving: Any) -> jax.Array:
     return jnp.asarray([*order, *range(len(order), moving.shape[0])], jnp.int32)
+
+
+def as_edits(drawn: dict[str, Any], ids: jax.Array) -> jax.Array:
+    names, edits = (None, *in_characters.NAMES), np.zeros(ids.shape, np.int32)
+    for place, token in enumerate(drawn["edits"]):
+        edits[place, : len(token)] = [names.index(edit) for edit in token]
+    return jnp.asarray(edits)
 
 
 def as_spans(where: Any, slots: int = SIZE) -> NoiseSpans:

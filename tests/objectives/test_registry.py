@@ -98,6 +98,7 @@ def test_held_out_rows_may_have_options_of_their_own():
         ("fill_in_the_middle", "no token named 'fim_prefix'"),
         ("sentence_permutation", "no sentence ends"),
         ("bart", "no mask token"),
+        ("character_noise", "does not say how its tokens are spelled"),
     ],
 )
 def test_special_ids_that_are_missing_are_named_when_built(name, missing):
