@@ -89,11 +89,12 @@ def rotate(tokens: Tokens, length: Scalar, offset: Scalar) -> Tokens:
 
     Undone by the offset length − offset.
 
-    Source: Lewis et al. 2020, section 2.2 ("document rotation").
+    Source: Lewis et al. 2020, section 2.2 ("document rotation"); Xiao and Zhu 2025, section 1.2.3.
 
     Example:
-      >>> rotate(jnp.arange(10, 16), 5, 2).tolist()
-      [12, 13, 14, 10, 11, 15]
+      >>> words = "Hard work leads to success . Success brings happiness .".split()
+      >>> " ".join(words[token] for token in rotate(jnp.arange(10), 10, 2))
+      'leads to success . Success brings happiness . Hard work'
     """
     size = tokens.shape[-1]
     place = jnp.arange(size)
@@ -144,7 +145,16 @@ def random_piece_order(
 def permute(tokens: Tokens, pieces: Pieces, order: Int[AnyArray, "K"]) -> Tokens:
     """Writes the pieces in another order, each kept whole: Int[L].
 
-    Source: Lewis et al. 2020, section 2.2 ("sentence permutation").
+    Source: Lewis et al. 2020, section 2.2 ("sentence permutation"); Xiao and Zhu 2025, section
+    1.2.3 (sentence reordering).
+
+    Example:
+      >>> words = "Hard work leads to success . Success brings happiness .".split()
+      >>> vocab = Vocabulary(size=12, pad_id=10, eos_id=11, sentence_end_ids=(5, 9))
+      >>> pieces = sentences(jnp.arange(10), 10, vocab)
+      >>> reordered = permute(jnp.arange(10), pieces, jnp.array([1, 0, 2, 3, 4, 5]))
+      >>> " ".join(words[token] for token in reordered)
+      'Success brings happiness . Hard work leads to success .'
     """
     return join_pieces(tokens, pieces.starts[order], pieces.lengths[order], tokens.shape[-1])
 

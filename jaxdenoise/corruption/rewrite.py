@@ -20,10 +20,13 @@ Output = Int[AnyArray, "T"]
 def tokens_to_mask(tokens: Tokens, noise: NoiseMask, mask_id: int | Tokens) -> Tokens:
     """Replaces each noise token by `mask_id`, or by ids given for each position.
 
+    Source: Xiao and Zhu 2025, section 1.2.3 (token masking; here of consecutive tokens).
+
     Example:
-      >>> noise = jnp.array([1, 1, 0, 0, 1, 0], bool)
-      >>> tokens_to_mask(jnp.arange(10, 16), noise, 999).tolist()
-      [999, 999, 12, 13, 999, 15]
+      >>> words = "The puppies are frolicking outside the house [M]".split()
+      >>> noise = jnp.array([0, 0, 1, 1, 1, 0, 0], bool)
+      >>> " ".join(words[token] for token in tokens_to_mask(jnp.arange(7), noise, 7))
+      'The puppies [M] [M] [M] the house'
     """
     return jnp.where(noise, mask_id, tokens)
 
@@ -79,10 +82,13 @@ def replace_tokens(
 def keep_tokens(tokens: Tokens, kept: NoiseMask, size: int) -> Output:
     """Deletes all tokens but the kept ones; what lies past them is undefined.
 
+    Source: Xiao and Zhu 2025, section 1.2.3 (token deletion).
+
     Example:
-      >>> noise = jnp.array([1, 1, 0, 0, 1, 0], bool)
-      >>> keep_tokens(jnp.arange(10, 16), ~noise, 3).tolist()
-      [12, 13, 15]
+      >>> words = "The puppies are frolicking outside the house".split()
+      >>> noise = jnp.array([0, 1, 0, 0, 1, 0, 0], bool)
+      >>> " ".join(words[token] for token in keep_tokens(jnp.arange(7), ~noise, 5))
+      'The are frolicking the house'
     """
     return _take(tokens, jnp.flatnonzero(kept, size=size, fill_value=0))
 
@@ -106,7 +112,16 @@ def insert_tokens(tokens: Tokens, inserted: Bool[AnyArray, "T"], ids: Int[AnyArr
 def spans_to_mask(
     tokens: Tokens, spans: NoiseSpans, mask_id: int | Int[AnyArray, "K"], size: int
 ) -> Output:
-    """Replaces each noise span by one `mask_id`, or by an id for each; `size` is the output's."""
+    """Replaces each noise span by one `mask_id`, or by an id for each; `size` is the output's.
+
+    Source: Xiao and Zhu 2025, section 1.2.3 (span masking).
+
+    Example:
+      >>> words = "The puppies are frolicking outside the house [M]".split()
+      >>> spans = NoiseSpans(starts=jnp.array([2]), lengths=jnp.array([3]))
+      >>> " ".join(words[token] for token in spans_to_mask(jnp.arange(7), spans, 7, 5))
+      'The puppies [M] the house'
+    """
     return _spans_to_ids(tokens, spans, jnp.broadcast_to(mask_id, spans.starts.shape), size)
 
 
@@ -127,7 +142,20 @@ def spans_to_sentinels(tokens: Tokens, spans: NoiseSpans, vocab: Vocabulary, siz
 
     Source: Raffel et al. 2020, figure 2; t5/data/preprocessors.py,
     noise_span_to_unique_sentinel. There a row that begins with noise numbers the sentinels of
-    inputs and targets differently; here they always match.
+    inputs and targets differently; here they always match. Xiao and Zhu 2025, section 1.2.3.
+
+    Example:
+      The targets are what `spans_after_sentinels` makes of the same spans.
+
+      >>> words = "The puppies are frolicking outside the house [Y] [X]".split()
+      >>> vocab = Vocabulary(size=11, pad_id=9, eos_id=10, sentinel_ids=(8, 7))
+      >>> spans = NoiseSpans(starts=jnp.array([1, 4]), lengths=jnp.array([1, 2]))
+      >>> inputs = spans_to_sentinels(jnp.arange(7), spans, vocab, 6)
+      >>> " ".join(words[token] for token in inputs)
+      'The [X] are frolicking [Y] house'
+      >>> targets = spans_after_sentinels(jnp.arange(7), spans, vocab, 5)
+      >>> " ".join(words[token] for token in targets)
+      '[X] puppies [Y] outside the'
     """
     return _spans_to_ids(tokens, spans, _sentinels(spans, vocab), size)
 

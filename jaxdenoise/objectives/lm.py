@@ -236,10 +236,11 @@ def subsequence(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from jaxdenoise.vocabulary import Vocabulary
-      >>> corrupt = subsequence(vocab=Vocabulary(size=100, separator_id=3))
-      >>> example = corrupt(jax.random.key(0), jnp.array([10, 11, 3, 12, 13]), 5)
-      >>> example.decoder_loss_weights.tolist()
-      [0.0, 0.0, 0.0, 1.0, 1.0]
+      >>> words = "What do puppies do ? They play .".split()
+      >>> corrupt = subsequence(vocab=Vocabulary(size=10, pad_id=8, eos_id=9), context_length=5)
+      >>> example = corrupt(jax.random.key(0), jnp.arange(8), 8)
+      >>> [word for word, weight in zip(words, example.decoder_loss_weights) if weight]
+      ['They', 'play', '.']
     """
     import jax.numpy as jnp
 
