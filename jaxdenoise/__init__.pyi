@@ -50,6 +50,7 @@ from .objectives.bart import token_insertion as token_insertion
 from .objectives.bart import token_masking as token_masking
 from .objectives.bert import masked_lm as masked_lm
 from .objectives.bert import masked_next_token as masked_next_token
+from .objectives.characters import character_noise as character_noise
 from .objectives.lm import causal_lm as causal_lm
 from .objectives.lm import causal_prefix_lm as causal_prefix_lm
 from .objectives.lm import fill_in_the_middle as fill_in_the_middle

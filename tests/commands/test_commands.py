@@ -1,5 +1,6 @@
 """Every command on a run of a second, as a user types it."""
 
+import ast
 import os
 import signal
 import subprocess
@@ -154,34 +155,65 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(command, monkeypatch, tmp_pat
     assert "continuing run from step" in out
 
 
-def test_a_users_objective_trains_an_encoder_and_is_used_again(command, tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "import dataclasses\n"
-        "import jaxdenoise as jd\n"
-        "from jaxdenoise.experiment import experiment, experiments\n"
-        "@jd.objective\n"
-        "def half_mask_of_mine(key, tokens, length, *, vocab, density=0.5):\n"
-        '    """Masks."""\n'
-        "    noise = jd.masks.iid(key, tokens, length, density, vocab)\n"
-        "    return jd.rewrite.mask_tokens(tokens, noise, vocab)\n"
-        "@experiment\n"
-        "def mine():\n"
-        "    base = experiments['tiny_run']()\n"
-        "    model = dataclasses.replace(base.model, architecture='encoder')\n"
-        "    objective = half_mask_of_mine.configure(density=0.3)\n"
-        "    return dataclasses.replace(base, model=model, objective=objective)\n"
-    )
-    status, out = command("train", "mine", "--module", "mine", "--run-dir", "run")
-    assert status == 0
-    assert "this model" in out
-    example = read_json(tmp_path / "run/gallery.json")[0]
+MINE = '''
+import jax.numpy as jnp
+import jaxdenoise as jd
+
+def check(density, begin, **known):
+    if not 0 <= begin < 1:
+        raise jd.UserError(f"objective.begin is {begin}; it is a share of the row, in [0, 1)")
+
+@jd.objective(check=check, needs=("mask",))
+def late_words(key, tokens, length, *, vocab, density=0.3, begin=0.5):
+    """Masks whole words of the end of a row.
+
+    The model reads how it begins and predicts how it goes on, words that are given here and there
+    helping it.
+    """
+    noise = jd.masks.words(key, tokens, length, density, vocab)
+    late = jnp.arange(tokens.shape[-1]) >= begin * length
+    return jd.rewrite.mask_tokens(tokens, noise & late, vocab)
+'''
+MINE_TRAINED = """
+title = "Words at the end"
+experiment = "tiny_run"
+[overrides]
+training.steps = 2
+model.architecture = "encoder"
+objective = {name = "late_words", density = 0.6}
+"""
+
+
+def code_lines(source: str) -> int:
+    """Lines of a module that hold code: no docstring, no comment, nothing empty."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
+            del node.body[0]
+    return len([line for line in ast.unparse(tree).splitlines() if line])
+
+
+def test_an_objective_of_a_few_lines_is_listed_shown_trained_and_used_again(command, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "late.toml").write_text(MINE_TRAINED)
+    assert code_lines(MINE) <= 15
+    assert command("train", "late.toml", "--module", "mine")[0] == 0
+    [run] = [path.parent for path in (tmp_path / "runs").rglob("results.json")]
+    example = read_json(run / "gallery.json")[0]
     noise = [token for token in example["source"] if token["span"] is not None]
     assert [token["text"] for token in noise] == [token["text"] for token in example["targets"]]
+    assert all(token["span"] is None for token in example["source"][: len(example["source"]) // 2])
     assert len(example["prediction"]) == len(example["targets"])
     assert {token["text"] for token in example["inputs"] if token["span"] is not None} == {"<mask>"}
-    status, _ = command("report", "run")
-    assert status == 0
-    assert main(["infill", "run", "--module", "mine", "--text", "a <mask>"]) == 2
+    _, listed = command("list", "--module", "mine")
+    assert "Masks whole words of the end of a row." in " ".join(listed.split())
+    mine = ("--module", "mine", "--tokenizer", str(run / "tokenizer.json"))
+    text = ("--text", "Sort the array of the list.", "--objective.density", "1.0")
+    _, shown = command("show", "late_words", *mine, *text)
+    assert shown.count("<mask>") >= 3
+    assert command("report", str(run))[0] == 0
+    assert main(["show", "late_words", *mine, "--objective.begin", "1"]) == 2
+    assert main(["infill", str(run), "--module", "mine", "--text", "a <mask>"]) == 2
 
 
 def test_bench_prints_ratios_and_writes_them(command, monkeypatch, tmp_path):
