@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxdenoise.arrays import Example, Params
-from jaxdenoise.corruption.restore import spans_in_targets, trace_sentinels, until_eos
 from jaxdenoise.losses import Loss, cross_entropy
 from jaxdenoise.model.model import Model
 from jaxdenoise.report.gradients import gradient_flow
 from jaxdenoise.report.heat import draw_flow
+from jaxdenoise.report.marked import Line, Piece, marked_lines, weights_line
+from jaxdenoise.report.statistics import predicting_stack
 from jaxdenoise.tokenizer import Tokenizer
 
 _STYLES = ("black on sky_blue1", "black on light_goldenrod1", "black on pale_green1")
@@ -58,21 +59,27 @@ def render_example(
       losses: Float[T] of the targets.
       source: the tokens it was made of, where inputs and targets do not tell them.
     """
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    if example.decoder_target_tokens is None:
-        lines = _encoder_lines(example, tokenizer)
-    elif example.encoder_input_tokens is None:
-        lines = _decoder_lines(example, tokenizer)
-    else:
-        lines = _both_lines(example, tokenizer, source)
-    for name, line in lines:
-        grid.add_row(name, line)
-    grid.add_row("weights", _weights(np.asarray(example.targets(_stack(example))[1])))
+    lines = marked_lines(jax.device_get(example), tokenizer, source)
+    grid = render_lines(lines, weights_line(example))
     if losses is None:
         return grid
     return Group(grid, Text(), _loss_table(example, tokenizer, losses))
+
+
+def render_lines(lines: Sequence[Line], weights: str) -> RenderableType:
+    """Lines of marked tokens by name, then the weights.
+
+    Args:
+      lines: from `marked_lines`.
+      weights: from `weights_line`.
+    """
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, pieces in lines:
+        grid.add_row(name, _coloured(pieces))
+    grid.add_row("weights", weights)
+    return grid
 
 
 def show_gradients(
@@ -124,87 +131,18 @@ def render_gradients(
     return draw_flow(flow, example, lambda token: _label(tokenizer, token), width)
 
 
-def _stack(example: Example) -> str:
-    """The stack that predicts."""
-    return "encoder" if example.decoder_target_tokens is None else "decoder"
-
-
-def _encoder_lines(example: Example, tokenizer: Tokenizer) -> list[tuple[str, Text]]:
-    """Predictions in their places, marked."""
-    inputs, segment_ids, _ = map(np.asarray, example.inputs("encoder"))
-    targets, weights = map(np.asarray, example.targets("encoder"))
-    length = int((segment_ids > 0).sum())
-    marks = [0 if noise else None for noise in weights[:length] > 0]
-    return [
-        ("source", _coloured(tokenizer, targets[:length].tolist(), marks)),
-        ("inputs", _coloured(tokenizer, inputs[:length].tolist(), marks)),
-    ]
-
-
-def _decoder_lines(example: Example, tokenizer: Tokenizer) -> list[tuple[str, Text]]:
-    """What a lone decoder reads and predicts; the context's targets, of weight 0, are dim."""
-    inputs, segment_ids, _ = map(np.asarray, example.inputs("decoder"))
-    targets, weights = map(np.asarray, example.targets("decoder"))
-    length = int((segment_ids > 0).sum())
-    predicted = weights[:length] > 0
-    row, plain = targets[:length].tolist(), [None] * length
-    line = _coloured(tokenizer, row, plain, ["" if at else "dim" for at in predicted])
-    return [
-        ("source", _coloured(tokenizer, row, [0 if at else None for at in predicted])),
-        ("inputs", _coloured(tokenizer, inputs[:length].tolist(), plain)),
-        ("targets", line),
-    ]
-
-
-def _both_lines(
-    example: Example, tokenizer: Tokenizer, source: np.ndarray | None
-) -> list[tuple[str, Text]]:
-    """Spans in the colours of their sentinels; special tokens of other kinds in one."""
-    vocab = tokenizer.vocab
-    inputs, targets = example.inputs("encoder")[0], example.targets("decoder")[0]
-    real_inputs = until_eos(np.asarray(inputs), vocab)
-    real_targets = until_eos(np.asarray(targets), vocab)
-    in_inputs = [vocab.sentinel_number.get(token) for token in real_inputs]
-    in_targets = spans_in_targets(real_targets, vocab)
-    if any(mark is not None for mark in in_inputs):
-        traced = trace_sentinels(real_inputs, real_targets, vocab)
-        lines = [("source", _coloured(tokenizer, *map(list, zip(*traced, strict=True))))]
-    else:
-        in_inputs = [0 if vocab.is_special[token] else None for token in real_inputs]
-        lines = []
-        if source is not None:
-            lines = [("source", _coloured(tokenizer, source.tolist(), [None] * len(source)))]
-    return [
-        *lines,
-        ("inputs", _coloured(tokenizer, [*real_inputs, vocab.eos_id], [*in_inputs, None])),
-        ("targets", _coloured(tokenizer, [*real_targets, vocab.eos_id], [*in_targets, None])),
-    ]
-
-
-def _coloured(
-    tokenizer: Tokenizer,
-    ids: Sequence[int],
-    marks: Sequence[int | None],
-    plain: Sequence[str] | None = None,
-) -> Text:
-    """Tokens in the colours of their marks; those without one in their `plain` style."""
+def _coloured(pieces: Sequence[Piece]) -> Text:
+    """Tokens in the colours of their marks."""
     line = Text()
-    plain = [""] * len(ids) if plain is None else plain
-    for piece, mark, style in zip(tokenizer.pieces(ids), marks, plain, strict=True):
-        style = style if mark is None else _STYLES[mark % len(_STYLES)]
-        line.append(piece.replace("\n", "⏎"), style)
+    for piece in pieces:
+        style = "dim" if piece.dim else ""
+        style = style if piece.mark is None else _STYLES[piece.mark % len(_STYLES)]
+        line.append(piece.text.replace("\n", "⏎"), style)
     return line
 
 
-def _weights(weights: np.ndarray) -> str:
-    """How many positions weigh how much: '29 of weight 1, 3 of weight 0'."""
-    values, counts = np.unique(weights, return_counts=True)
-    pairs = sorted(zip(values, counts, strict=True), reverse=True)
-    return ", ".join(f"{count} of weight {value:g}" for value, count in pairs)
-
-
 def _loss_table(example: Example, tokenizer: Tokenizer, losses: np.ndarray) -> Table:
-    stack = _stack(example)
+    stack = predicting_stack(example)
     targets, weights = map(np.asarray, example.targets(stack))
     read = np.asarray(example.inputs(stack)[0])
     table = Table(box=None, pad_edge=False)

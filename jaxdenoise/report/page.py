@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from jaxdenoise.report.plots import Line, line_chart, smooth
+from jaxdenoise.report.template import write_page
 from jaxdenoise.training.metrics_file import read_metrics
 from jaxdenoise.training.run_directory import RunDirectory, read_json
-
-SPAN_COLOURS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,27 +48,15 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
       output: the HTML file.
     """
     views = _named_apart([_load(RunDirectory(path)) for path in runs])
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["heat"] = _heat
-    environment.filters["visible"] = _visible
-    page = environment.get_template("page.html").render(
+    write_page(
+        "page.html",
+        output,
         title=" · ".join(view.name for view in views),
         runs=views,
         loss_chart=_loss_chart(views),
         speed_chart=_speed_chart(views),
         module_charts=_module_charts(views[0]) if len(views) == 1 else [],
-        span_colours=SPAN_COLOURS,
-        as_json=lambda value: json.dumps(value, ensure_ascii=False),
     )
-    partial = output.with_suffix(".partial")
-    partial.write_text(page, "utf-8")
-    partial.replace(output)
 
 
 def _load(run: RunDirectory) -> RunView:
@@ -176,13 +159,3 @@ def _module_charts(view: RunView) -> list[tuple[str, str]]:
 def _largest(value: float | list[float]) -> float:
     """Of a scanned module's layers the one that stands out."""
     return max(value) if isinstance(value, list) else value
-
-
-def _heat(loss: float | None) -> str:
-    """How strongly a target is tinted: 0 at no loss, full at ln 1000."""
-    return f"{min((loss or 0.0) / math.log(1000), 1.0):.2f}"
-
-
-def _visible(text: str) -> str:
-    """A token's text with its white space to be seen."""
-    return text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·" if text.isspace() else " ")
