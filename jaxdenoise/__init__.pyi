@@ -72,6 +72,7 @@ from .presets import presets as presets
 from .report.display import show as show
 from .report.display import show_gradients as show_gradients
 from .report.gradients import gradient_flow as gradient_flow
+from .report.statistics import corruption_statistics as corruption_statistics
 from .tokenizer import Tokenizer as Tokenizer
 from .training.step import init as init
 from .training.step import make_evaluation as make_evaluation

@@ -77,7 +77,7 @@ def kept_places(source: Ids, read: Ids) -> Ids:
 
     Example:
       >>> kept_places(np.array([5, 6, 7, 6, 8]), np.array([5, 6, 8])).tolist()
-      [0, 1, -1, -1, 2]
+      [0, -1, -1, 1, 2]
     """
     common = np.zeros((len(source) + 1, len(read) + 1), np.int32)
     for i, token in enumerate(source):  # of source[:i + 1] and read[:j + 1], for every j
