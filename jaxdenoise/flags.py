@@ -140,8 +140,12 @@ def _one_line(box: str) -> str:
             break
     message = " ".join(" ".join(body).split())
     number = re.fullmatch(r"Error parsing --([\w.-]+): .*\b(int|float)\b.*: '(.*)'", message)
-    if number:
-        name, kind, value = number.groups()
-        wanted = {"int": "a whole number", "float": "a number"}[kind]
+    optional = re.fullmatch(
+        r"Error parsing --([\w.-]+): .*\{None\}\|(INT|FLOAT) .*\['(.*)'\]\.", message
+    )
+    if found := number or optional:
+        name, kind, value = found.groups()
+        wanted = {"int": "a whole number", "float": "a number"}[kind.lower()]
+        wanted += " or None" if optional else ""
         return f"{_field(name)} is '{value}'; it must be {wanted}"
     return re.sub(r"^Error parsing \w+: ", "", message)

@@ -209,7 +209,8 @@ def _show_all(options: GalleryOptions, console: Console) -> None:
             console.print(f"not shown: {shown.reason}")
         console.print()
     statistics = {entry.name: entry.statistics for entry in entries}
-    console.print(render_comparison(statistics, console.width))
+    if entries:
+        console.print(render_comparison(statistics, console.width))
     if options.page is not None:
         from jaxdenoise.report.gallery_page import write_gallery
 

@@ -96,7 +96,7 @@ EXPLAINED = {
     "encoder": "mean length of the inputs / bound",
     "decoder": "mean length of the targets / bound",
     "padding": "share of all positions",
-    "targets": "a source token",
+    "targets": "how many a source token",
 }
 """What the columns of a comparison mean."""
 
@@ -109,19 +109,19 @@ def render_comparison(statistics: Mapping[str, CorruptionStatistics], width: int
       width: of the console; where it is narrow the padding is left out, which the bounds tell.
     """
     wide = width >= WIDE
-    names = [name for name in EXPLAINED if wide or name != "padding"]
+    columns = {name: name for name in EXPLAINED if wide or name != "padding"}
+    columns["corrupted"] = "corrupted" if wide else "noise"
     table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0))
     table.add_column("objective", no_wrap=True)
-    for name in names:
-        table.add_column(name if wide or name != "corrupted" else "noise", justify="right")
-    groups = by_architecture(statistics)
-    for place, (architecture, members) in enumerate(groups.items()):
+    for title in columns.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    for architecture, members in by_architecture(statistics).items():
         table.add_row(Text(architecture, "dim"))
         for name in members:
             shown = cells(statistics[name])
-            last = place < len(groups) - 1 and name == members[-1]
-            table.add_row(Text(name, "cyan"), *(shown[n] for n in names), end_section=last)
-    legend = "; ".join(f"{name}: {EXPLAINED[name]}" for name in names)
+            row = [shown[column] if wide else shown[column].replace(" ", "") for column in columns]
+            table.add_row(Text(name, "cyan"), *row)
+    legend = "; ".join(f"{title}: {EXPLAINED[name]}" for name, title in columns.items())
     return Group(table, Text(), Text(f"{legend}.", "dim"))
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from jaxdenoise.cli import main
+from jaxdenoise.tokenizer import train_tokenizer
 
 FEW_IDS = ["--data.vocabulary-size", "400", "--data.sentinels", "20"]
 
@@ -77,6 +78,20 @@ def refuse(args, capsys, message):
         (["show", "span_corupt"], "did you mean 'span_corruption'?"),
         (["show", "span_corruption", "--objective.noise-density", "2"], "noise_density is 2.0"),
         (["show", "span_corruption", "--draws", "0"], "draws is 0"),
+        (["show", "nothing_known"], "unknown objective 'nothing_known'"),
+        (["show", "span_corruption", "--text", ""], "text is empty"),
+        (["show", "span_corruption", "--text", "a", "--file", "b.txt"], "text and file are given"),
+        (["show", "--all", "--file", "b.txt", "--corpus", "pydocs"], "file and corpus are given"),
+        (["show", "span_corruption", "--file", "no.txt"], "'no.txt' is not a file"),
+        (["show", "span_corruption", "--corpus", "pydoc"], "did you mean 'pydocs'?"),
+        (["show", "span_corruption", "--split", "test"], "'test'"),
+        (["show", "span_corruption", "--raw-length", "0"], "raw_length is 0"),
+        (["show", "--all", "--raw-length", "ten"], "is 'ten'; it must be a whole number or None"),
+        (["show", "--all", "--objective.noise-density", "0.3"], "--all shows every objective"),
+        (["show", "span_corruption", "--all"], "'span_corruption' and --all are both given"),
+        (["show", "--all", "--page", "nowhere/a.html"], "'nowhere/a.html', where no file"),
+        (["show", "--all", "--page", "."], "where no file can be written"),
+        (["show", "--all", "--draw", "3"], "unknown field 'draw'"),
         (["show", "span_corruption", "--run", "nowhere"], "'nowhere' is not a run"),
         (["infill", "nowhere", "--text", "a <mask>"], "'nowhere' is not a run"),
         (["report", "nowhere"], "'nowhere' is not a run"),
@@ -105,6 +120,28 @@ def test_bad_data_is_named_and_nothing_is_written(name, content, message, capsys
     (elsewhere / name).write_bytes(content)
     refuse(["train", "quickstart", "--data.files", name, *FEW_IDS], capsys, message)
     assert files(elsewhere) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"caf\xe9\n", "byte 3 (0xe9) is not UTF-8; mend the file"),
+        (
+            "a.jsonl",
+            b'{"body": "x"}\n',
+            "no text field 'text' (fields: body); name it with --field",
+        ),
+        ("a.txt", b"\n\n", "is empty"),
+        ("a.csv", b"a,b\n", "is not one of .txt, .jsonl, .parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_shown_is_named(name, content, message, capsys, elsewhere):
+    (elsewhere / name).write_bytes(content)
+    tokenizer = train_tokenizer(["a b"], vocabulary_size=300, sentinels=9)
+    (elsewhere / "t.json").write_text(tokenizer.to_json(), "utf-8")
+    args = ["show", "causal_lm", "--file", name, "--tokenizer", "t.json"]
+    refuse(args, capsys, message)
+    assert files(elsewhere) == [name, "t.json"]
 
 
 def test_a_corpus_shorter_than_one_row_is_refused(capsys, elsewhere, corpus):

@@ -29,7 +29,7 @@ f.onload = () => {{
   const opened = [...d.querySelectorAll("details")].filter(x => x.open).length;
   document.body.innerHTML = "<pre>" + JSON.stringify({{
     width: e.clientWidth, scroll: e.scrollWidth, opened: opened,
-    paper: getComputedStyle(d.body).backgroundColor, ink: getComputedStyle(s).fill,
+    paper: getComputedStyle(d.body).backgroundColor, ink: s && getComputedStyle(s).fill,
     text: d.body.innerText.length, charts: d.querySelectorAll("svg.chart path").length,
     focusable: d.querySelectorAll("summary").length,
   }}) + "</pre>";
@@ -179,14 +179,12 @@ def test_a_running_mean_passes_over_what_is_no_number():
     assert smooth([], 3) == []
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-@pytest.mark.parametrize("width", [380, 1200])
-@pytest.mark.parametrize("dark", [False, True])
-def test_a_browser_shows_it_without_scrolling_sideways(run, tmp_path, width, dark):
-    page_of(run)
+def browse(page, tmp_path, width: int, dark: bool = False) -> dict:
+    """What a browser makes of a page of this width."""
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
     probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.format(page=run.report.as_uri(), width=width))
+    probe.write_text(PROBE.format(page=page.as_uri(), width=width))
     scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
     window = ["--window-size=1400,900", f"--user-data-dir={tmp_path / 'profile'}"]
     command = [str(CHROMIUM), *FLAGS, *scheme, *window, "--virtual-time-budget=5000", "--dump-dom"]
@@ -195,7 +193,15 @@ def test_a_browser_shows_it_without_scrolling_sideways(run, tmp_path, width, dar
     )
     found = re.search(r"<pre>(.*?)</pre>", shown.stdout)
     assert found is not None, shown.stdout[-500:]
-    seen = json.loads(found[1].replace("&amp;", "&"))
+    return json.loads(found[1].replace("&amp;", "&"))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [380, 1200])
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_browser_shows_it_without_scrolling_sideways(run, tmp_path, width, dark):
+    page_of(run)
+    seen = browse(run.report, tmp_path, width, dark)
     assert seen["scroll"] <= seen["width"]
     assert seen["text"] > 1000
     assert seen["charts"] > 20
