@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from jaxdenoise.corruption.examples import select
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.losses import loss_terms, projected_terms
 from jaxdenoise.model.model import Model
-from jaxdenoise.objectives import configure
+from jaxdenoise.objectives import Objective, configure
 from jaxdenoise.training.setup import Setup
 from jaxdenoise.training.step import corrupt
 from jaxdenoise.vocabulary import Vocabulary
@@ -28,6 +29,7 @@ TIMED_LOSS = (8, 114, 512, 32_128)  # rows, targets of each, width, T5's vocabul
 LARGE_LOSS = (8, 1024, 512, 131_072)  # compiled for its memory, not run
 ROUTED = (8, 512, 256, 4)  # rows, tokens of each, width, layers
 SPAN = 0.2  # seconds of either function before it is the other's turn
+PLAIN_ROWS = 8  # of the plain NumPy versions, which are slow and have no batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,10 @@ class Paired:
         return {"seconds": self.medians, "ratio": self.ratio, "quartiles": self.spread}
 
 
-def time_in_turn(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> Paired:
-    """Times both `rounds` times, each time for about `SPAN` seconds of calls in a row.
+def time_in_turn(
+    first: Callable[[], Any], second: Callable[[], Any], rounds: int, span: float | None = None
+) -> Paired:
+    """Times both `rounds` times, each time for about `span` seconds of calls in a row (`SPAN`).
 
     Equal spans, so that neither is measured on a machine that the other one has just warmed or
     put to sleep: a call of two milliseconds between two of fifteen would look half as fast.
@@ -73,7 +77,8 @@ def time_in_turn(first: Callable[[], Any], second: Callable[[], Any], rounds: in
     functions = (first, second)
     for function in functions:
         _seconds(function, 1)  # compiles
-    calls = [max(1, round(SPAN / _seconds(function, 3))) for function in functions]
+    span = SPAN if span is None else span
+    calls = [max(1, round(span / _seconds(function, 3))) for function in functions]
     times = [
         [_seconds(function, number) for function, number in zip(functions, calls, strict=True)]
         for _ in range(rounds)
@@ -115,16 +120,83 @@ def corruption_against_numpy(reference: Any, rounds: int = 15) -> Paired:
         ]
         return [np.stack(field) for field in zip(*examples, strict=True)]
 
-    compiled = jax.jit(lambda rows: corrupt(built, rows))
-    rows = jax.device_put(
-        Rows(
-            tokens=tokens,
-            lengths=np.full(BATCH, RAW_LENGTH, np.int32),
-            example_ids=np.arange(BATCH, dtype=np.uint32),
-            epochs=np.zeros(BATCH, np.uint32),
-        )
+    return time_in_turn(with_numpy, _compiled(built, tokens), rounds)
+
+
+def objective_against_numpy(name: str, plain: Mapping[str, ModuleType], rounds: int = 5) -> Paired:
+    """A plain NumPy version (first) against the jitted objective (second), seconds a token.
+
+    Both have the same text of 568 tokens a row, NumPy `PLAIN_ROWS` of it and JAX 256. The plain
+    versions walk over tokens one by one and pad nothing; they draw, then rewrite.
+
+    Args:
+      name: of an objective, with its default options.
+      plain: the modules of the reference versions, by name.
+      rounds: pairs that are timed.
+    """
+    module = next(m for m in plain.values() if hasattr(m, f"draw_{name}"))
+    draw, rewrite = getattr(module, f"draw_{name}"), getattr(module, name)
+    vocab = _vocabulary()
+    tokens, rng = _text(vocab), np.random.default_rng(0)
+
+    def with_numpy() -> None:  # lists of numbers, which JAX would wait for one by one
+        for row in tokens[:PLAIN_ROWS]:
+            rewrite(row, draw(rng, row, vocab), vocab)
+
+    compiled = _compiled(configure(name).build(vocab), tokens)
+    times = time_in_turn(with_numpy, compiled, rounds, SPAN / 4)
+    return Paired(
+        first=tuple(t / (PLAIN_ROWS * RAW_LENGTH) for t in times.first),
+        second=tuple(t / (BATCH * RAW_LENGTH) for t in times.second),
     )
-    return time_in_turn(with_numpy, lambda: compiled(rows), rounds)
+
+
+def mixture_against_members(plain: Mapping[str, ModuleType], rounds: int = 5) -> Paired:
+    """UL2's mixture (first) against the dearest of its members, alone on the same rows (second)."""
+    vocab = _vocabulary()
+    tokens = _text(vocab)
+    mixed = _compiled(configure("ul2").build(vocab), tokens)
+    pairs = []
+    for member in plain["ul2"].UL2:
+        alone = _compiled(configure(member.name, **member.options).build(vocab), tokens)
+        pairs.append(time_in_turn(mixed, alone, rounds, SPAN / 4))
+    return max(pairs, key=lambda pair: pair.medians[1])
+
+
+def _vocabulary() -> Vocabulary:
+    """Of T5's size, with every role that an objective asks for."""
+    names = ("[R]", "[S]", "[X]", "fim_prefix", "fim_middle", "fim_suffix")
+    return Vocabulary.with_sentinels(
+        size=32_128,
+        sentinels=128,  # of 568 tokens, each noise by itself at .15, up to 112 runs
+        mask_id=2,
+        separator_id=3,
+        named_ids=tuple(zip(names, range(4, 10), strict=True)),
+        sentence_end_ids=(10, 11),
+        continuation_ids=tuple(range(13, 32_000, 3)),
+    )
+
+
+def _text(vocab: Vocabulary) -> np.ndarray:
+    """Int[256, 568], ordinary ids; a sentence end every twenty tokens, a separator a row."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(12, 32_000, (BATCH, RAW_LENGTH))
+    tokens[rng.random(tokens.shape) < 1 / 20] = vocab.sentence_end_ids[0]
+    tokens[:, RAW_LENGTH // 2] = vocab.separator_id
+    return tokens.astype(np.int32)
+
+
+def _compiled(built: Objective, tokens: np.ndarray) -> Callable[[], Any]:
+    """The objective on these rows, from a key of each row's own, jitted."""
+    compiled = jax.jit(lambda rows: corrupt(built, rows))
+    rows = Rows(
+        tokens=tokens,
+        lengths=np.full(BATCH, RAW_LENGTH, np.int32),
+        example_ids=np.arange(BATCH, dtype=np.uint32),
+        epochs=np.zeros(BATCH, np.uint32),
+    )
+    rows = jax.device_put(rows)
+    return lambda: compiled(rows)
 
 
 def corruption_in_step(setup: Setup, rounds: int = 15) -> Paired:

@@ -84,11 +84,11 @@ def load_experiments(modules: tuple[str, ...] = ()) -> None:
     Raises:
       UserError: a named module or a local package that cannot be imported.
     """
-    _import_package(BUILT_IN, bundled("experiments"))
+    import_package(BUILT_IN, bundled("experiments"))
     local = Path.cwd() / "experiments"
     if (local / "__init__.py").exists() and local != bundled("experiments"):
         try:
-            _import_package("experiments", local)
+            import_package("experiments", local)
         except Exception as error:  # the user's code may raise anything
             raise UserError(
                 f"{local} cannot be imported ({type(error).__name__}: {error}); mend it, or work "
@@ -199,7 +199,7 @@ def bundled(name: str) -> Path:
     return inside if inside.is_dir() else package.parent / name
 
 
-def _import_package(name: str, folder: Path) -> None:
+def import_package(name: str, folder: Path) -> None:
     """Imports the package in `folder` under `name`, wherever the folder stands, and its modules."""
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.errors import unknown
-from jaxdenoise.experiment import Experiment, bundled, experiments, load_experiments, override
+from jaxdenoise.experiment import (
+    Experiment,
+    bundled,
+    experiments,
+    import_package,
+    load_experiments,
+    override,
+)
 from jaxdenoise.flags import split_flags, take_single
 from jaxdenoise.training.run_directory import write_json
 
 USAGE = """usage: jaxdenoise bench [WHAT] [--experiment NAME] [--field value …]
 
   corruption   span corruption against a careful per-example NumPy version, 256 × 568 tokens
+  objectives   every objective against its plain NumPy version, 568 tokens a row; UL2's mixture
+               against the dearest of its members
   loss         projection and loss in one against logits first: time at 32K ids, memory at 128K
   gradients    output_only against full, where 80% of a row is context, and where none is
   step         an experiment's training step, and the share of it that is corruption
@@ -27,7 +38,7 @@ USAGE = """usage: jaxdenoise bench [WHAT] [--experiment NAME] [--field value …
 All when none is named. The two sides of a pair are timed in turn; ratios are medians, their
 quartiles in brackets. With --output FILE the figures are written as JSON too.
 """
-PARTS = ("corruption", "loss", "gradients", "step")
+PARTS = ("corruption", "objectives", "loss", "gradients", "step")
 
 
 def run(args: Sequence[str]) -> int:
@@ -55,6 +66,9 @@ def run(args: Sequence[str]) -> int:
     found: dict[str, Any] = {"machine": machine}
     if not named or "corruption" in named:
         found["corruption"] = _corruption(console)
+    if not named or "objectives" in named:
+        found["objectives"] = _objectives(console)
+        found["mixture"] = _mixture(console)
     if not named or "loss" in named:
         found["loss"] = _loss(console)
     if not named or "gradients" in named:
@@ -70,12 +84,48 @@ def _corruption(console: Console) -> dict[str, Any]:
     from jaxdenoise import bench
 
     with console.status("corruption"):
-        pair = bench.corruption_against_numpy(_reference("span_corruption"))
+        pair = bench.corruption_against_numpy(_references()["span_corruption"])
     numpy_speed, speed = (bench.BATCH * bench.RAW_LENGTH / t / 1e6 for t in pair.medians)
     low, high = pair.spread
     console.print(
-        f"corruption: {speed:.1f} M tokens/s jitted, {numpy_speed:.1f} M with NumPy: "
+        f"corruption: {speed:.1f} M tokens/s jitted, {numpy_speed:.1f} M with careful NumPy: "
         f"{pair.ratio:.1f} times ({low:.1f} to {high:.1f})"
+    )
+    return pair.summary()
+
+
+def _objectives(console: Console) -> dict[str, Any]:
+    from jaxdenoise import bench
+    from jaxdenoise.objectives import objectives
+
+    plain = _references()
+    known = [n for n in objectives.names() if any(hasattr(m, n) for m in plain.values())]
+    found: dict[str, Any] = {}
+    table = Table("objective", "M tokens/s", "plain NumPy", "times", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    with console.status("objectives") as status:
+        for name in known:
+            status.update(name)
+            pair = bench.objective_against_numpy(name, plain)
+            found[name] = pair.summary()
+            plain_speed, speed = (1e-6 / seconds for seconds in pair.medians)
+            low, high = pair.spread
+            ratio = f"{pair.ratio:,.0f} ({low:,.0f} to {high:,.0f})"
+            table.add_row(name, f"{speed:.1f}", f"{plain_speed:.2f}", ratio)
+    console.print(table)
+    return found
+
+
+def _mixture(console: Console) -> dict[str, Any]:
+    from jaxdenoise import bench
+
+    with console.status("mixture"):
+        pair = bench.mixture_against_members(_references())
+    low, high = pair.spread
+    console.print(
+        f"mixture: ul2 takes {pair.ratio:.2f} times as long as the dearest of its members alone "
+        f"({low:.2f} to {high:.2f})"
     )
     return pair.summary()
 
@@ -127,13 +177,14 @@ def _step(name: str, experiment: Experiment, console: Console) -> dict[str, Any]
     return pair.summary()
 
 
-def _reference(name: str) -> Any:
-    """A slow reference version: beside the tests in a checkout, inside the package installed."""
-    folder = bundled("reference")
-    folder = folder if folder.is_dir() else folder.parent / "tests" / "reference"
-    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _references() -> dict[str, ModuleType]:
+    """The NumPy versions by name: beside the tests in a checkout, inside the package installed."""
+    package, folder = "jaxdenoise.reference", bundled("reference")
+    import_package(package, folder if folder.is_dir() else folder.parent / "tests" / "reference")
+    prefix = f"{package}."
+    modules = {n.removeprefix(prefix): m for n, m in sys.modules.items() if n.startswith(prefix)}
+    for module in modules.values():
+        for name in [name for name in vars(module) if name.startswith("sees_")]:
+            # A map of who sees whom is for tests: the package never makes one.
+            setattr(module, name, lambda *shape: None)
+    return modules

@@ -138,7 +138,9 @@ def words(
 def ordinary_ids(key: Key, size: int, vocab: Vocabulary) -> Int[AnyArray, "L"]:
     """Random ids that stand for text, each as likely as any other: Int[size]."""
     ids = vocab.ordinary_ids
-    drawn = jax.random.randint(key, (size,), 0, len(ids))
+    # The remainder favours some ids by less than one part in 2^32 / V.
+    bits = jax.random.bits(key, (size,), jnp.uint32)
+    drawn = (bits % np.uint32(len(ids))).astype(jnp.int32)
     if ids[-1] - ids[0] == len(ids) - 1:  # without a gap
         return drawn + int(ids[0])
     return jnp.asarray(ids, jnp.int32)[drawn]
@@ -161,9 +163,13 @@ _LAST = np.uint32(2**32 - 1)
 def _kth(labels: UInt[AnyArray, "L"], number: Scalar) -> UInt[AnyArray, ""]:
     """The least number that `number` labels are below: bit by bit, faster than sorting them."""
 
+    ones = jnp.ones(labels.shape[-1], jnp.float32)
+
     def settle(step: Int[jax.Array, ""], least: UInt[jax.Array, ""]) -> UInt[jax.Array, ""]:
         higher = least | (jnp.uint32(1) << (31 - step).astype(jnp.uint32))
-        return jnp.where(jnp.sum(labels < higher) <= number, higher, least)
+        # A product with ones counts on every device at its best; a long sum of bits does not.
+        below = (labels < higher).astype(jnp.float32) @ ones
+        return jnp.where(below <= number, higher, least)
 
     return jax.lax.fori_loop(0, 32, settle, jnp.uint32(0))
 

@@ -123,13 +123,14 @@ def sentences(tokens: Tokens, length: Scalar, vocab: Vocabulary) -> Pieces:
     size = tokens.shape[-1]
     ends, begins = (jnp.asarray(x) for x in (vocab.ends_sentence, vocab.word_starts))
     is_end, place = ends[tokens], jnp.arange(size)
-    following = jnp.pad(tokens[1:], (0, 1), constant_values=vocab.pad_id)
-    last = is_end & begins[following] & ~ends[following] & (place < length - 1)
+    first = (begins & ~ends)[tokens]
+    last = is_end & jnp.pad(first[1:], (0, 1)) & (place < length - 1)
     slots = size // 2 + 1
-    first = jnp.flatnonzero(last, size=slots - 1, fill_value=size)
-    starts = jnp.minimum(jnp.append(0, first + 1), length)
-    number = jnp.sum(last) + (jnp.asarray(length) > 0)
-    return Pieces(starts, jnp.diff(jnp.append(starts, length)), number)
+    number = jnp.cumsum(last)
+    starts = jnp.full(slots, length, jnp.int32).at[0].set(0)
+    starts = starts.at[jnp.where(last, number, slots)].set(place + 1, mode="drop")
+    lengths = jnp.diff(jnp.append(starts, length))
+    return Pieces(starts, lengths, jnp.sum(last) + (jnp.asarray(length) > 0))
 
 
 def random_piece_order(
@@ -137,8 +138,10 @@ def random_piece_order(
 ) -> Int[AnyArray, "K"]:
     """Permutes `counts[number]` of the pieces among their places, chosen and ordered uniformly."""
     which, how = jax.random.split(key)
-    slots = jnp.arange(pieces.starts.shape[-1]) < pieces.number
-    moving = masks.choose(which, slots, jnp.asarray(counts)[pieces.number])
+    slots = pieces.starts.shape[-1]
+    moving = jnp.arange(slots) < pieces.number
+    if isinstance(counts, jax.Array) or (counts != np.arange(slots + 1)).any():  # not always all
+        moving = masks.choose(which, moving, jnp.asarray(counts)[pieces.number])
     return random_order(how, moving)
 
 

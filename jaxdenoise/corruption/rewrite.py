@@ -262,16 +262,28 @@ def _splice(
     offset = jnp.cumsum(jumps)
     to_id = tokens.shape[-1] + jnp.arange(len(ids)) - at  # from place to place of its id
     into, back = to_id - (offset - jumps), offset - to_id
-    moved = _moved(jnp.append(at, at + 1), jnp.append(into, back), size)
-    return _take(table, jnp.arange(size) + moved)
+    return _take(table, jnp.arange(size) + _moved(at, into, size, back))
 
 
-def _moved(at: Int[AnyArray, "K"], by: Int[AnyArray, "K"], size: int) -> Output:
-    """Int[size]: for each place the sum of `by[k]` over all `at[k]` up to it."""
-    if len(at) <= 2 * FEW:  # comparisons vectorise; a scatter and a running sum do not
+def _moved(
+    at: Int[AnyArray, "K"],
+    by: Int[AnyArray, "K"],
+    size: int,
+    behind: Int[AnyArray, "K"] | int = 0,
+) -> Output:
+    """Int[size]: for each place the sum of `by[k]` over all `at[k]` up to it.
+
+    And of `behind[k]` over all `at[k]` before it. Each is compared or scattered by itself: a
+    concatenation inside the loop over the places would be taken apart at every one of them.
+    """
+    if len(at) <= FEW:  # comparisons vectorise; a scatter and a running sum do not
         place = jnp.arange(size)[:, None]
-        return jnp.sum(jnp.where(place >= at, by, 0), axis=1)
-    return jnp.cumsum(jnp.zeros(size, jnp.int32).at[at].add(by.astype(jnp.int32), mode="drop"))
+        moved = jnp.where(place >= at, by, 0) + jnp.where(place > at, behind, 0)
+        return jnp.sum(moved, axis=1, dtype=jnp.int32)
+    steps = jnp.zeros(size, jnp.int32).at[at].add(by.astype(jnp.int32), mode="drop")
+    if not isinstance(behind, int):
+        steps = steps.at[at + 1].add(behind.astype(jnp.int32), mode="drop")
+    return jnp.cumsum(steps)
 
 
 def _in_use(at: Int[AnyArray, "K"], spans: NoiseSpans) -> Int[AnyArray, "K"]:
@@ -280,7 +292,7 @@ def _in_use(at: Int[AnyArray, "K"], spans: NoiseSpans) -> Int[AnyArray, "K"]:
 
 
 def _take(tokens: Tokens, source: Output) -> Output:
-    return tokens[jnp.clip(source, 0, tokens.shape[-1] - 1)]
+    return jnp.take(tokens, source, mode="clip")
 
 
 def _sentinels(spans: NoiseSpans, vocab: Vocabulary) -> Int[AnyArray, "K"]:
