@@ -162,7 +162,6 @@ _LAST = np.uint32(2**32 - 1)
 
 def _kth(labels: UInt[AnyArray, "L"], number: Scalar) -> UInt[AnyArray, ""]:
     """The least number that `number` labels are below: bit by bit, faster than sorting them."""
-
     ones = jnp.ones(labels.shape[-1], jnp.float32)
 
     def settle(step: Int[jax.Array, ""], least: UInt[jax.Array, ""]) -> UInt[jax.Array, ""]:

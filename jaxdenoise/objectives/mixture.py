@@ -113,6 +113,7 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         progress: Scalar | float = 1.0,
     ) -> AnyArray:
         return _draw(key, rates or _own_rates(members), progress)
+
     def longest(
         raw_length: int, length: AnyArray, mode_tokens: bool, **options: Any
     ) -> corruption.lengths.Lengths:
