@@ -18,7 +18,7 @@ from jaxdenoise.errors import require
 
 WINDOW = 8192  # pieces that are packed together; the time for each grows with their number
 # How to choose: (weight of a piece's size against balance, exponent of the stacks' scarcity).
-TASTES = ((0.25, 4), (0.5, 1), (2.0, 16))
+TASTES = ((0.05, 8), (0.25, 4), (0.5, 1), (2.0, 16))
 _BUSY = 0.85  # share of the slots that must be needed on average before rows keep some
 _ROWS_PER_SURVEY = 16  # what is left changes slowly
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio: multiples are spread evenly

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxdenoise.config import DataConfig
 from jaxdenoise.data.pieces import (
     PackedBatches,
     Packing,
@@ -16,6 +17,7 @@ from jaxdenoise.data.pieces import (
     sample_packed_rows,
 )
 from jaxdenoise.data.rows import iterate
+from jaxdenoise.data.store import prepare
 from jaxdenoise.errors import UserError
 from jaxdenoise.objectives import objectives
 from jaxdenoise.objectives.packed import row_sizes, within
@@ -177,6 +179,29 @@ def test_rows_of_many_short_documents_are_full(seed):
     made = plan_epoch(objective, documents, packing, seed=seed, epoch=0)
     assert lengths.sum() >= 0.97 * 128 * (len(made.rows) - 1)
     assert made.filled == (0, lengths.sum() / (128 * len(made.rows)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "sizes", "least"),
+    [
+        ("span_corruption", (512, 114), (0.98, 0.98)),
+        ("causal_lm", (0, 512), (0, 0.98)),
+        ("masked_lm", (512, 0), (0.98, 0)),
+        ("ul2", (2048, 960), (0.95, 0.95)),
+    ],
+)
+def test_rows_of_pydocs_are_full(name, sizes, least):
+    """Over as many epochs as a thousand batches of 8 rows have."""
+    store = prepare(DataConfig())
+    objective = within(objectives[name](vocab=store.tokenizer.vocab), 1200, sizes)
+    documents = find_documents(store.tokens("train"), store.tokenizer.separator_id)
+    packing, rows, filled, epoch = Packing(sizes=sizes, most=16), 0, np.zeros(2), 0
+    while rows < 8000:
+        made = plan_epoch(objective, documents, packing, seed=0, epoch=epoch)
+        filled += np.array(made.filled) * len(made.rows)
+        rows, epoch = rows + len(made.rows), epoch + 1
+    assert (filled / rows >= least).all(), filled / rows
 
 
 def test_what_cannot_be_packed_is_refused():
