@@ -135,9 +135,9 @@ def mixed(members: Sequence[ul2.Member], rates: Sequence[float]) -> Law:
 UNIFORM = (np.arange(4096)[:, None] + 0.5) / 4096
 TIMES = 1e-3 + (1 - 1e-3) * UNIFORM
 BLOCKS = 1e-3 + (1 - 1e-3) * ((UNIFORM + np.arange(8) // 3 * diffusion.GOLDEN) % 1)
-SPANS = {"noise_density": 0.4, "mean_noise_span_length": 2.0}
-SHORT = {"noise_density": 0.5, "mean_noise_span_length": 1.3}
-MASKED = {"mask_replace_prob": 1.0, "random_replace_prob": 0.0}
+SPANS: dict[str, Any] = {"noise_density": 0.4, "mean_noise_span_length": 2.0}
+SHORT: dict[str, Any] = {"noise_density": 0.5, "mean_noise_span_length": 1.3}
+MASKED: dict[str, Any] = {"mask_replace_prob": 1.0, "random_replace_prob": 0.0}
 CUTS = [tuple(sorted(pair)) for pair in itertools.product(range(9), repeat=2)]
 MOVED = itertools.product((False, True), (False, True), CUTS)
 EXACT: dict[Case, Law] = {

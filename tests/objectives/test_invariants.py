@@ -106,7 +106,7 @@ def test_every_random_objective_is_checked(name):
 def test_what_is_made_of_a_row_keeps_what_it_should(case, tokens, seed, uniform):
     objective = build(case)
     batch = jax.device_get(corrupt(objective, np.uint32(seed), tokens, np.float32(uniform)))
-    for length in LENGTHS:
+    for length in LENGTHS.tolist():
         made = {**of_row(batch, length), "uniform": uniform}
         CHECKS[case.name](tokens[length, :length].tolist(), made, **objective.config.options())
 
@@ -123,7 +123,7 @@ def corrupt(objective, seed, tokens, uniform):
 
 
 def of_row(batch: Example, row: int) -> Made:
-    made: Made = {"count": batch.count[row]}
+    made: Made = {"count": np.asarray(batch.count)[row]}
     for stack in ("encoder", "decoder"):
         fields = batch.fields(stack)
         if fields["input_tokens"] is not None:
