@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from jaxdenoise.corruption import restore
-from jaxdenoise.corruption.lengths import noise_counts
 from tests.objectives.laws import VOCAB
 from tests.reference import bart, bert, common, ul2
 
@@ -252,6 +251,10 @@ def filled(text: list[int], inputs: list[int], targets: list[int], trailing: boo
     return number
 
 
+def noise_counts(text: list[int], density: float, mean: float) -> tuple[int, int]:
+    return common.noise_counts(len(text), density, mean) if len(text) > 1 else (0, 0)
+
+
 def span_corruption(
     text: list[int],
     made: Made,
@@ -263,7 +266,7 @@ def span_corruption(
 ) -> None:
     inputs, targets = sides(made, len(text) > 1)
     number = filled(text, inputs, targets, trailing_sentinel)
-    noise, spans = noise_counts(len(text), noise_density, mean_noise_span_length)
+    noise, spans = noise_counts(text, noise_density, mean_noise_span_length)
     assert len(targets) - len(sentinels(targets)) == noise
     assert number in (spans, spans + (unbiased and noise > 1))  # one may go around the end
 
@@ -277,8 +280,7 @@ def drop_spans(
     text: list[int], made: Made, *, noise_density: float, mean_noise_span_length: float
 ) -> None:
     inputs, targets = sides(made, len(text) > 1)
-    noise, _ = noise_counts(len(text), noise_density, mean_noise_span_length)
-    assert len(targets) == noise
+    assert len(targets) == noise_counts(text, noise_density, mean_noise_span_length)[0]
     assert is_merged(text, tuple(inputs), tuple(targets))
 
 
@@ -299,7 +301,7 @@ def prefix_lm(text: list[int], made: Made, *, longest_output: float) -> None:
 
 
 def outputs(text: list[int], longest: float) -> Sequence[int]:
-    return range(1, noise_counts(len(text), longest, 1)[0] + 1) if len(text) > 1 else [0]
+    return range(1, noise_counts(text, longest, 1)[0] + 1) if len(text) > 1 else [0]
 
 
 def mixture(
