@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+import types
+import typing
+from typing import Any
+
 from jaxdenoise.errors import require
 
 
@@ -13,7 +19,7 @@ def check_spans(noise_density: float, mean_noise_span_length: float) -> None:
         "such as 0.15",
     )
     require(
-        mean_noise_span_length >= 1,
+        1 <= mean_noise_span_length < math.inf,
         f"objective.mean_noise_span_length is {mean_noise_span_length}; a span has at least 1 "
         "token, T5's default is 3",
     )
@@ -87,6 +93,31 @@ def check_row(raw_length: int | None, least: int, why: str) -> None:
 
 
 def check_positive(**values: float) -> None:
-    """Raises `UserError` unless each is above 0."""
+    """Raises `UserError` unless each is above 0, and finite."""
     for name, value in values.items():
-        require(value > 0, f"objective.{name} is {value}; it must be above 0")
+        require(0 < value < math.inf, f"objective.{name} is {value}; it must be above 0, finite")
+
+
+def check_kind(name: str, value: Any, kind: Any) -> None:
+    """Raises `UserError` unless an option is of its annotation's kind: a number where it says so.
+
+    Example:
+      >>> check_kind("noise_density", "high", float)
+      Traceback (most recent call last):
+      jaxdenoise.errors.UserError: objective.noise_density is 'high'; it must be a number
+    """
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    kinds = typing.get_args(kind) if union else (kind,)
+    if value is None and type(None) in kinds:
+        return
+    wanted = f"objective.{name} is {value!r}; it must be"
+    if float in kinds:
+        require(isinstance(value, numbers.Real), f"{wanted} a number")
+    elif int in kinds:
+        require(isinstance(value, numbers.Integral), f"{wanted} a whole number")
+    elif any(typing.get_origin(one) is tuple for one in kinds):
+        several = isinstance(value, (tuple, list))
+        require(
+            several and all(isinstance(one, numbers.Real) for one in value),
+            f"{wanted} numbers, such as (1.0, 1.0)",
+        )

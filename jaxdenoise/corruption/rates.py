@@ -8,6 +8,7 @@ looked up on the device.
 from __future__ import annotations
 
 import itertools
+import numbers
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeGuard
 
@@ -63,6 +64,12 @@ def points(rate: Any) -> tuple[float, ...]:
 
 def check_schedule(name: str, schedule: Schedule) -> None:
     """Raises `UserError` unless the points go from progress 0 to 1 in order."""
+    pairs = all(isinstance(point, (tuple, list)) and len(point) == 2 for point in schedule)
+    require(
+        pairs and all(isinstance(x, numbers.Real) for point in schedule for x in point),
+        f"objective.{name} is {schedule}; a schedule has points (progress, value), two numbers "
+        "each, such as ((0, 0.3), (1, 0.15))",
+    )
     progress = [at for at, _ in schedule]
     require(
         progress == sorted(progress) and progress[0] == 0 and progress[-1] == 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from jaxdenoise import corruption
@@ -26,11 +27,14 @@ def _check(
     del raw_length, sentinels  # any will do
     checks.check_shares(noise_density=noise_density)
     require(
-        len(edits) == 4 and min(edits) >= 0 and sum(edits) > 0,
+        len(edits) == 4 and min(edits) >= 0 and 0 < sum(edits) < math.inf,
         f"objective.edits is {edits}; it is how often to insert, delete, substitute and transpose "
         "against the others: four numbers, none negative and one above 0, such as (1, 1, 1, 1)",
     )
-    require(growth >= 0, f"objective.growth is {growth}; it is a share of the row, 0 or above")
+    require(
+        0 <= growth < math.inf,
+        f"objective.growth is {growth}; it is a share of the row, 0 or above, finite",
+    )
 
 
 def _longest(raw_length: int, length: AnyArray, growth: float, **options: object) -> Lengths:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,7 +80,7 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         f"mixture '{name}' has members whose losses are divided by {sorted(normalisations)}; mix "
         "those that agree",
     )
-    _check_rates(name, _own_rates(members))
+    _check_rates(name, _own_rates(members), "the members' rates")
     groups = _groups(members)
 
     def check(
@@ -94,7 +95,7 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
                 f"objective.rates are {rates}; {name} has {len(members)} members: "
                 + ", ".join(member.objective.name for member in members),
             )
-            _check_rates(name, rates)
+            _check_rates(name, rates, "objective.rates")
         for member in members:
             member.objective.check(raw_length, sentinels)
 
@@ -167,7 +168,7 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         mixed,
         check=check,
         needs=needs,
-        normalisation=normalisations.pop(),
+        normalisation=members[0].objective.recipe.normalisation,
         never_predicted=never_predicted,
         built=lambda built: _check_architectures(name, members, built.vocab),
         members=Members(tuple(member.objective for member in members), draw),
@@ -258,16 +259,21 @@ def _draw(key: Key, rates: Sequence[Rate], progress: Any) -> AnyArray:
     return jnp.sum(jax.random.uniform(key) >= ends, dtype=jnp.int32)
 
 
-def _check_rates(name: str, rates: Sequence[Rate]) -> None:
+def _check_rates(name: str, rates: Sequence[Rate], field: str) -> None:
     for number, one in enumerate(rates):
         if rate.is_schedule(one):
             rate.check_schedule(f"rates[{number}]", one)
         for value in rate.points(one):
-            require(value >= 0, f"mixture '{name}' has rates {tuple(rates)}; none can be negative")
+            require(
+                0 <= value < math.inf,
+                f"{field} of the mixture '{name}' are {tuple(rates)}; give finite numbers, none "
+                "negative",
+            )
     stages = [rate.stages(one) if rate.is_schedule(one) else (one,) * rate.STAGES for one in rates]
     require(
         all(sum(now) > 0 for now in zip(*stages, strict=True)),
-        f"mixture '{name}' has rates {tuple(rates)}; at every time some member's must be above 0",
+        f"{field} of the mixture '{name}' are {tuple(rates)}; at every time some member's must be "
+        "above 0",
     )
 
 
@@ -279,14 +285,22 @@ def _check_architectures(name: str, members: Sequence[Member], vocab: Vocabulary
     """Raises `UserError` for members of different architectures."""
     found: dict[str, str] = {}
     for member in members:
-        built = Objective(config=member.objective, vocab=vocab)
-        try:
-            found.setdefault(built.shapes(64).architecture, member.objective.name)
-        except UserError:
-            continue  # rows of 64 are too short or too long for it: it is seen when traced
+        kind = _architecture(Objective(config=member.objective, vocab=vocab))
+        if kind is not None:
+            found.setdefault(kind, member.objective.name)
     require(
         len(found) <= 1,
         f"mixture '{name}' has members of different architectures: "
         + ", ".join(f"{objective} for {kind}" for kind, objective in found.items())
         + "; mix those of one",
     )
+
+
+def _architecture(built: Objective) -> str | None:
+    """The architecture that an objective is for; None if no row is of a size that it takes."""
+    for size in (64, 8, 1024):
+        try:
+            return built.shapes(size).architecture
+        except UserError:
+            continue  # too short, or of more spans than there are sentinels
+    return None

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from jaxdenoise.config import Normalisation
-from jaxdenoise.corruption import rates
+from jaxdenoise.corruption import checks, rates
 from jaxdenoise.corruption.lengths import Lengths
 from jaxdenoise.errors import UserError, unknown
 from jaxdenoise.objectives.supply import SUPPLIED, apply
@@ -61,6 +61,8 @@ class ObjectiveConfig:
         for name, option in options.items():
             if rates.is_schedule(option):
                 rates.check_schedule(name, option)
+            for value in rates.points(option):
+                checks.check_kind(name, value, type(self).__dataclass_fields__[name].type)
         if self.recipe.check is None:
             return
         # Between the points of a schedule everything is milder than at one of them.

@@ -29,6 +29,7 @@ def _check_spans(
     sentinels: int | None = None,
 ) -> None:
     checks.check_spans(noise_density, mean_noise_span_length)
+    checks.check_row(raw_length, 2, "one token is noise and one is not")
     if raw_length is not None and sentinels is not None:
         spans = lengths.max_spans(raw_length, noise_density, mean_noise_span_length)
         checks.check_sentinels(spans + unbiased + trailing_sentinel, sentinels)
@@ -124,8 +125,9 @@ def _check_dropped(
     raw_length: int | None = None,
     sentinels: int | None = None,
 ) -> None:
-    del raw_length, sentinels  # any will do
+    del sentinels  # any will do
     checks.check_spans(noise_density, mean_noise_span_length)
+    checks.check_row(raw_length, 2, "one token is noise and one is not")
 
 
 @objective(check=_check_dropped)

@@ -148,7 +148,7 @@ def test_epochs_and_ids_change_the_noise(built, rows):
 
 @settings(max_examples=6)  # each compiles
 @given(
-    size=st.sampled_from([1, 2, 9, 33]),
+    size=st.sampled_from([2, 9, 33]),
     density=st.sampled_from([0.05, 0.15, 0.5, 0.85]),
     mean=st.sampled_from([1.0, 3.0, 6.5]),
     seed=st.integers(0, 2**32 - 1),

@@ -1,5 +1,6 @@
 """The decorator, options, and errors at construction."""
 
+import math
 import subprocess
 import sys
 
@@ -132,5 +133,38 @@ def test_values_outside_their_range_are_named_when_built(name, options, message)
 def test_rows_that_are_too_short_are_refused_when_the_length_is_known():
     with pytest.raises(UserError, match="raw_length is 1; a prefix and an output"):
         configure("prefix_lm").check(1, 100)
+    with pytest.raises(UserError, match="raw_length is 1; one token is noise and one is not"):
+        configure("span_corruption").check(1, 100)
     with pytest.raises(UserError, match="raw_length is 8"):
         configure("subsequence", context_length=8).check(8, 100)
+
+
+@pytest.mark.parametrize("name", objectives.names())
+def test_what_is_no_number_or_out_of_range_is_refused_by_every_objective(name):
+    tried = 0
+    for option, default in configure(name).options().items():
+        if isinstance(default, (bool, str)):
+            continue
+        schedule, tuples = ((0, 0.5), (1, "x")), isinstance(default, tuple) or option == "rates"
+        wrong = ("x", -2.0, math.nan, math.inf, schedule)
+        for value in [(one, *(default or (1,))[1:]) for one in wrong[1:4]] if tuples else wrong:
+            with pytest.raises(UserError, match=f"objective.{option}"):
+                configure(name, **{option: value})
+            tried += 1
+    assert tried >= 3 or name in ("causal_lm", "identity", "any_order", "masked_diffusion")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("block_diffusion", {"block_length": 1.5}, "block_length is 1.5; it must be a whole"),
+        ("character_noise", {"edits": 1.0}, r"edits is 1\.0; it must be numbers"),
+        ("character_noise", {"edits": (1, 1, 1)}, "edits is .*four numbers"),
+        ("character_noise", {"edits": (0, 0, 0, 0)}, "one above 0"),
+        ("character_noise", {"growth": -0.1}, "growth is -0.1; it is a share of the row"),
+        ("masked_lm", {"noise_density": ((0, 0.3, 1),)}, "has points .progress, value."),
+    ],
+)
+def test_values_of_another_kind_are_named_when_built(name, options, message):
+    with pytest.raises(UserError, match=message):
+        configure(name, **options)
