@@ -15,6 +15,8 @@ import numpy as np
 from jaxdenoise.vocabulary import Vocabulary
 from tests.reference import bert, common, diffusion, ul2
 
+# Characters, and tokens of two and three.
+SPELLED = {11: (11,), 12: (12,), 13: (13,), 14: (11, 12), 16: (13, 11, 12), 18: (12, 13)}
 NAMES = ("[R]", "[S]", "[X]", "fim_prefix", "fim_middle", "fim_suffix")
 VOCAB = Vocabulary(
     size=32,
@@ -26,6 +28,7 @@ VOCAB = Vocabulary(
     named_ids=tuple(zip(NAMES, range(5, 11), strict=True)),
     sentence_end_ids=(20, 21),
     continuation_ids=(13, 15, 17),
+    spellings=tuple(SPELLED.get(token, ()) for token in range(32)),
 )  # ordinary ids: 0, and 11 to 21
 TEXT = (12, 13, 20, 14, 3, 16, 17, 0)  # words of 2, 1 and 1, a separator, words of 2 and 1
 TEN = (12, 13, 20, 14, 3, 16, 17, 0, 18, 19)

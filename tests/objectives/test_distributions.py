@@ -17,7 +17,7 @@ from jaxdenoise.objectives import objectives
 from jaxdenoise.vocabulary import Vocabulary
 from tests.objectives.laws import EXACT, FIVE, FOUR, ORDINARY, TEN, TEXT, THREE, VOCAB, Case, case
 from tests.objectives.test_contract import DETERMINISTIC
-from tests.reference import bart, bert, diffusion, lm, t5, ul2
+from tests.reference import bart, bert, characters, diffusion, lm, t5, ul2
 
 BEYOND = 3  # places of a row past its length, full of text
 DRAWS, NUMPY_DRAWS = 10_000, 2_000
@@ -94,6 +94,10 @@ CASES: dict[ModuleType, list[Case]] = {
         case("block_diffusion", epsilon=0.3),
         case("canvas", FIVE),
         case("canvas", block_length=2),
+    ],
+    characters: [
+        case("character_noise", FIVE, noise_density=0.4, growth=2.0),
+        case("character_noise", TEN, noise_density=0.2, growth=0.2, edits=(2.0, 1.0, 1.0, 3.0)),
     ],
     ul2: [
         case("ul2"),

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from jaxdenoise.arrays import Example
 from jaxdenoise.corruption import reorder
 from jaxdenoise.objectives import Objective, objectives
-from tests.objectives.invariants import CHECKS, Made
+from tests.objectives import invariants
+from tests.objectives.invariants import Made, clean
 from tests.objectives.laws import VOCAB, Case, case
 from tests.objectives.test_contract import DETERMINISTIC
+from tests.reference.common import ceil
 
 SIZE = 12
 LENGTHS = np.arange(SIZE + 1, dtype=np.int32)  # all of them in every batch
@@ -59,6 +61,13 @@ CASES = {
         {"mask_ratio": 0.0, "permute_sentence_ratio": 0.0},
         {"mask_ratio": 1.0, "insert_ratio": 1.0, "rotate_ratio": 1.0},
     ],
+    "character_noise": [
+        {"noise_density": 0.5},
+        {"noise_density": 0.0},
+        {"noise_density": 1.0, "growth": 0.0},
+        {"noise_density": 1.0, "growth": 4.0},
+        {"noise_density": 1.0, "edits": (0.0, 0.0, 0.0, 1.0), "growth": 0.5},
+    ],
     "masked_lm": [
         {"noise_density": 0.3, **MASKED},
         {"noise_density": LEAST, **MASKED},
@@ -84,6 +93,25 @@ CASES = {
     "ul2": [{}, {"mode_tokens": False}],
     "ul2r": [{}],
 }  # fmt: skip
+
+
+def character_noise(
+    text: list[int], made: Made, *, noise_density: float, edits: tuple[float, ...], growth: float
+) -> None:
+    """What has no spelling stays, in order; new is a character of the row; the row fits."""
+    inputs = clean(text, made)
+    assert len(inputs) <= len(text) + ceil(len(text) * growth)
+    fixed = [[t for t in tokens if not VOCAB.spellings[t]] for tokens in (text, inputs)]
+    assert fixed[0] == fixed[1]
+    read, written = ([c for t in tokens for c in VOCAB.spellings[t]] for tokens in (text, inputs))
+    assert set(written) <= set(read)
+    if edits[:3] == (0, 0, 0):
+        assert sorted(written) == sorted(read)
+    if noise_density == 0:
+        assert inputs == text
+
+
+CHECKS = {**invariants.CHECKS, "character_noise": character_noise}
 
 
 def parameters() -> list:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from jaxdenoise.corruption.rates import Rate
 from jaxdenoise.errors import UserError
 from jaxdenoise.objectives import configure, objective, objectives
+from jaxdenoise.objectives import mixture as mixtures
 from jaxdenoise.objectives.mixture import Member, mixture
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -23,7 +25,7 @@ def registered():
         yield
 
 
-def member(name: str, rate=1.0, mode_token=None, **options) -> Member:
+def member(name: str, rate: Rate = 1.0, mode_token: str | None = None, **options) -> Member:
     return Member(objective=configure(name, **options), rate=rate, mode_token=mode_token)
 
 
@@ -83,7 +85,7 @@ def test_a_row_is_what_its_member_makes_of_it_alone(vocab):
     )
     built = mixture("small", *members, doc="Three of two recipes.")(vocab=vocab)
     mixed = jax.device_get(jax.jit(jax.vmap(lambda k: built(k, TOKENS, LENGTH)))(KEYS[:60]))
-    how = jax.vmap(jax.random.split)(KEYS[:60])[:, 1]
+    how = jax.vmap(lambda key: jax.random.fold_in(key, mixtures._HOW))(KEYS[:60])
     found = set()
     for m in members:
         one = m.objective.build(vocab)
@@ -121,7 +123,7 @@ def test_lengths_that_depend_on_the_tokens_are_planned_for_in_a_mixture(vocab):
         ((("identity", -1.0), ("identity", 2.0)), r"\(-1.0, 2.0\); give finite numbers, none neg"),
         ((("identity", float("inf")),), "give finite numbers"),
         ((("identity", 0.0), ("deshuffling", 0.0)), "at every time some member's must be above 0"),
-        ((("identity", ((0, 1), (0.4, 0), (1, 0))), ("identity", 0.0)), "at every time"),
+        ((("identity", ((0, 1.0), (0.4, 0.0), (1, 0.0))), ("identity", 0.0)), "at every time"),
         ((("identity", ((0, 1.0), (0.9, 1.0))),), r"rates\[0\] is a schedule at progress"),
         ((("identity", 1.0, "[R]"), ("identity", 1.0)), "to every member, or to none"),
         ((("masked_lm", 1.0), ("any_order", 1.0)), "losses are divided by"),
