@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from jaxdenoise import keys
 from jaxdenoise.arrays import Rows
-from jaxdenoise.errors import require
+from jaxdenoise.errors import UserError, require
 from jaxdenoise.tokenizer import Tokenizer
 
 _SHUFFLE_ROUNDS = 4
@@ -75,7 +76,12 @@ class Batches(Sequence[Rows]):
 
 
 def iterate(
-    batches: Sequence[Rows], *, start: int = 0, threads: int = 1, prefetch: int = 8
+    batches: Sequence[Rows],
+    *,
+    start: int = 0,
+    threads: int = 1,
+    prefetch: int = 8,
+    vocabulary_size: int | None = None,
 ) -> Iterator[Rows]:
     """Reads batches `start`, `start + 1`, … ahead of their use, in order.
 
@@ -84,8 +90,11 @@ def iterate(
       start: the first step; resuming costs nothing.
       threads: that read; their number changes nothing but speed.
       prefetch: batches kept ready.
+      vocabulary_size: V, to check every batch by `check_ids`.
     """
     dataset = grain.MapDataset.source(batches)[start:]
+    if vocabulary_size is not None:
+        dataset = dataset.map(functools.partial(check_ids, vocabulary_size=vocabulary_size))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(dataset.to_iter_dataset(read_options=options))
 
@@ -127,6 +136,26 @@ def take_rows(
     )
 
 
+def check_ids(rows: Rows, vocabulary_size: int) -> Rows:
+    """The rows themselves, whose ids are all in the vocabulary.
+
+    A device would not complain: it takes another id, or none.
+
+    Raises:
+      UserError: an id outside [0, V), with its row.
+    """
+    tokens = np.asarray(rows.tokens)
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocabulary_size:
+        row, place = np.argwhere((tokens < 0) | (tokens >= vocabulary_size))[0]
+        raise UserError(
+            f"row {row} of a batch (example {rows.example_ids[row]}) has the id "
+            f"{tokens[row, place]} at place {place}, and the vocabulary ends at "
+            f"{vocabulary_size - 1}: the tokens are damaged or another tokenizer's; remove the "
+            "token store, so that it is made anew, or give the tokenizer that made it"
+        )
+    return rows
+
+
 def rows(tokenizer: Tokenizer, texts: Sequence[str], length: int, seed: int = 0) -> Rows:
     """Tokenises texts and cuts them into rows, for a notebook: separators between, none lost.
 
@@ -141,4 +170,5 @@ def rows(tokenizer: Tokenizer, texts: Sequence[str], length: int, seed: int = 0)
     stream = np.concatenate([np.append(ids, separator) for ids in encoded] or [np.zeros(0, int)])
     require(len(stream) > 0, "rows: the texts are empty; give at least one with a token")
     index = np.arange(-(-len(stream) // length))
-    return take_rows(stream, length, index, np.zeros(len(index), np.uint32), seed)
+    taken = take_rows(stream, length, index, np.zeros(len(index), np.uint32), seed)
+    return check_ids(taken, tokenizer.vocab.size)

@@ -107,7 +107,9 @@ def run_steps(
         step = backend.compile(setup.step(), state, backend.split(setup.batches[0]))
     clock.compiling = clock.stop()
     log = _Log(setup, metrics, clock, console)
-    feed = iterate(setup.batches, start=start, threads=training.reading_threads)
+    size = setup.store.tokenizer.vocab.size
+    reading = {"threads": training.reading_threads, "vocabulary_size": size}
+    feed = iterate(setup.batches, start=start, **reading)
     with ProgressLine(console, training.steps) as line, _signals() as stop:
         clock.start()
         for number, rows in enumerate(_timed(feed, clock), start + 1):

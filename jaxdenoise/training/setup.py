@@ -12,7 +12,7 @@ from jaxdenoise import keys
 from jaxdenoise.arrays import Rows, TrainState
 from jaxdenoise.config import DataConfig
 from jaxdenoise.data.pieces import PackedBatches, Packing, find_documents, sample_packed_rows
-from jaxdenoise.data.rows import Batches, sample_rows
+from jaxdenoise.data.rows import Batches, check_ids, sample_rows
 from jaxdenoise.data.store import TokenStore, prepare
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.losses import smoothed_cross_entropy
@@ -63,11 +63,13 @@ class Setup:
 
     def held_out(self, number: int) -> Rows:
         """Held-out rows for evaluation, the same for every run."""
-        tokens = self.store.tokens("held_out")
+        tokens, tokenizer = self.store.tokens("held_out"), self.store.tokenizer
         if self.packing is None:
-            return sample_rows(tokens, self.experiment.data.raw_length, number)
-        documents = find_documents(tokens, self.store.tokenizer.separator_id)
-        return sample_packed_rows(tokens, documents, self.evaluation, self.packing, number)
+            rows = sample_rows(tokens, self.experiment.data.raw_length, number)
+        else:
+            documents = find_documents(tokens, tokenizer.separator_id)
+            rows = sample_packed_rows(tokens, documents, self.evaluation, self.packing, number)
+        return check_ids(rows, tokenizer.vocab.size)
 
     def held_out_alone(self, number: int) -> Rows:
         """Held-out rows of one example each, for looking at."""

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxdenoise.cli import main
 from jaxdenoise.corruption import masks, rewrite
 from jaxdenoise.data.rows import Batches
+from jaxdenoise.data.store import TokenStore
 from jaxdenoise.experiment import experiment, experiments, load_experiments
 from jaxdenoise.objectives import objective, objectives
 from jaxdenoise.training.run_directory import read_json
@@ -214,6 +216,21 @@ def test_an_objective_of_a_few_lines_is_listed_shown_trained_and_used_again(comm
     assert command("report", str(run))[0] == 0
     assert main(["show", "late_words", *mine, "--objective.begin", "1"]) == 2
     assert main(["infill", str(run), "--module", "mine", "--text", "a <mask>"]) == 2
+
+
+def test_tokens_of_another_tokenizer_stop_a_run_with_their_row(command, monkeypatch, capsys):
+    plain = TokenStore.tokens
+
+    def damaged(self, split):
+        tokens = np.array(plain(self, split))
+        return (
+            np.where(np.arange(len(tokens)) == 47, 60_000, tokens) if split == "train" else tokens
+        )
+
+    monkeypatch.setattr(TokenStore, "tokens", damaged)
+    assert main(["train", "tiny_run", "--run-dir", "run"]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "(example 1) has the id 60000 at place 7, and the vocabulary ends at 399" in message
 
 
 def test_bench_prints_ratios_and_writes_them(command, monkeypatch, tmp_path):

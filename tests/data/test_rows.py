@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdenoise.data.rows import Batches, iterate, rows, sample_rows
+from jaxdenoise.data.rows import Batches, check_ids, iterate, rows, sample_rows
 from jaxdenoise.errors import UserError
 from jaxdenoise.tokenizer import train_tokenizer
 
@@ -98,3 +98,18 @@ def test_texts_become_rows_and_none_is_lost():
     assert text == texts[0] + "<doc>" + texts[1] + "<doc>"
     with pytest.raises(UserError, match="texts are empty"):
         rows(tokenizer, [], length=8)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_id_outside_the_vocabulary_never_leaves_the_host(threads):
+    source = batches()  # ids 0 … 999
+    assert len(list(iterate(source, threads=threads, vocabulary_size=1000))) == 20
+    with pytest.raises(UserError, match=r"\(example 33\) has the id 999 at place 9, and .* 998"):
+        list(iterate(source, threads=threads, vocabulary_size=999))
+
+
+def test_negative_ids_are_outside_too_and_nothing_is_inside():
+    negative = sample_rows(np.array([1, 2, -1, 3]), 2, 2)
+    with pytest.raises(UserError, match=r"row 1 .*example 1\) has the id -1 at place 0"):
+        check_ids(negative, 10)
+    assert check_ids(sample_rows(np.zeros(0, int), 2, 2), 10).tokens.shape == (0, 2)
