@@ -11,7 +11,7 @@ from jaxdenoise.errors import UserError, unknown
 
 COMMANDS = {
     "list": "experiments, objectives, configs, corpora",
-    "show": "see a corruption: source, inputs, targets",
+    "show": "see a corruption: source, inputs, targets, statistics",
     "train": "train an experiment or a config, or continue it",
     "report": "one self-contained HTML page of a run",
     "infill": "fill the blanks of a text with a trained model",

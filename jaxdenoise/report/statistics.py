@@ -96,7 +96,7 @@ class CorruptionStatistics:
 def corruption_statistics(
     objective: Objective, rows: Rows, *, draws: int = DRAWS
 ) -> CorruptionStatistics:
-    """Corrupts rows and counts: any objective, of any architecture.
+    """Corrupts rows and counts: any objective, of any architecture; schedules at their end.
 
     Args:
       objective: with its vocabulary.

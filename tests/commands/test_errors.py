@@ -65,7 +65,7 @@ def refuse(args, capsys, message):
         (["show", "masked_lm", "--objective.mask-replace-prob", "0.95"], "nor their sum above 1"),
         (
             ["show", "causal_prefix_lm", "--objective.longest-output", "0"],
-            "it is a share, in",
+            "it is a share, in (0, 1]",
         ),
         (["bench", "--experiment"], "--experiment has no value"),
         (["bench", "step", "--experiment", "quikstart"], "did you mean 'quickstart'?"),
