@@ -22,7 +22,7 @@ from jaxdenoise.objectives import ObjectiveConfig, objectives
 from jaxdenoise.training.run_directory import RunDirectory, open_run
 
 if TYPE_CHECKING:
-    from jaxdenoise.arrays import Example, Rows
+    from jaxdenoise.arrays import Example, Params, Rows
     from jaxdenoise.model.model import Model
     from jaxdenoise.tokenizer import Tokenizer
     from jaxdenoise.vocabulary import Vocabulary
@@ -146,11 +146,9 @@ def _show(options: ShowOptions, console: Console) -> None:
     import jax
     import numpy as np
 
-    from jaxdenoise.model.model import build_model
     from jaxdenoise.report.display import render_example, render_gradients
     from jaxdenoise.report.figures import render_statistics
     from jaxdenoise.report.statistics import DRAWS, corrupt_rows, count, repeat
-    from jaxdenoise.training.run import restore_params
     from jaxdenoise.training.step import token_losses
 
     rows, tokenizer = _rows(options, opened, console)
@@ -158,22 +156,12 @@ def _show(options: ShowOptions, console: Console) -> None:
     whole = options.text is not None or not (options.given or opened)
     shown = options.draws * len(rows.lengths) if whole else min(options.draws, len(rows.lengths))
     rows = repeat(rows, max(DRAWS, shown))
-    objective = options.objective.build(tokenizer.vocab)
-    batch = corrupt_rows(objective, rows)
+    batch = corrupt_rows(options.objective.build(tokenizer.vocab), rows)
     first = jax.tree.map(lambda x: x[:shown], batch)
-    model = params = losses = None
-    note = ""
-    if opened:
-        model = build_model(opened[2].model, tokenizer.vocab)
-        model.check(first)
-        params = restore_params(opened[0], opened[2], model)
+    model, params = _model(options, opened, first, tokenizer.vocab)
+    losses = None
+    if opened and model is not None:
         losses = np.asarray(jax.jit(token_losses, static_argnums=0)(model, params, first))
-    elif options.gradients is not None:
-        model = _fresh_model(first, tokenizer.vocab)
-        note = FRESH.format(model.config.architecture, options.seed)
-    if options.gradients is not None and model is not None:
-        model.check(first, options.gradients)  # before anything is printed
-        params = model.init(jax.random.key(options.seed)) if params is None else params
     for draw in range(shown):
         example = jax.tree.map(lambda x, draw=draw: x[draw], first)
         if draw:
@@ -182,11 +170,33 @@ def _show(options: ShowOptions, console: Console) -> None:
         source = np.asarray(rows.tokens[draw])[: int(rows.lengths[draw])]
         console.print(render_example(example, tokenizer, loss, source))
         if options.gradients is not None and model is not None:
+            note = "" if opened else FRESH.format(model.config.architecture, options.seed)
             console.print(note, style="dim")
             drawn = {"gradients": options.gradients, "width": console.width}
             console.print(render_gradients(model, params, example, tokenizer=tokenizer, **drawn))
     console.print()
     console.print(render_statistics(count(batch, rows, tokenizer.vocab)))
+
+
+def _model(
+    options: ShowOptions,
+    opened: tuple[RunDirectory, str, Experiment] | None,
+    batch: Example,
+    vocab: Vocabulary,
+) -> tuple[Model | None, Params]:
+    """The run's model, or a fresh one where gradients are drawn; checked before all printing."""
+    import jax
+
+    from jaxdenoise.model.model import build_model
+    from jaxdenoise.training.run import restore_params
+
+    if opened is None and options.gradients is None:
+        return None, None
+    model = build_model(opened[2].model, vocab) if opened else _fresh_model(batch, vocab)
+    model.check(batch, options.gradients or "full")
+    if opened:
+        return model, restore_params(opened[0], opened[2], model)
+    return model, model.init(jax.random.key(options.seed))
 
 
 def _show_all(options: GalleryOptions, console: Console) -> None:
