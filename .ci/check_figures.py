@@ -9,6 +9,12 @@ MOST_SECONDS = 300
 MOST_DATA_WAIT = 0.02
 LEAST_SPEED_UP = 6
 MOST_CORRUPTION = 0.02
+MASKS_AND_SPANS = (
+    "span_corruption drop_spans iid_denoising bert_style mass_style token_masking token_deletion "
+    "text_infilling masked_lm masked_next_token mass masked_diffusion any_order block_diffusion"
+).split()  # objectives that are LEAST_SPEED_UP times as fast as plain NumPy; others are not slower
+LEAST_BART = 40  # times plain NumPy, which runs as fast as the public PyTorch version
+MOST_MIXTURE = 1.5  # of its dearest member's time
 LEAST_ROUTING = 2.0  # with 80% context
 MOST_MEMORY = 0.1  # of the loss, against logits first
 MOST_TIME = 1.1  # of what should cost the same, on a machine with other things to do
@@ -21,6 +27,9 @@ share = figures["step"]["ratio"]
 loss, routed = figures["loss"], figures["gradients"]
 memory = loss["memory"][0] / loss["memory"][1]
 nothing = 1 / routed["0%"]["ratio"]
+against_plain = {name: pair["ratio"] for name, pair in figures["objectives"].items()}
+slowest = min(against_plain, key=against_plain.__getitem__)
+least = min(MASKS_AND_SPANS, key=against_plain.__getitem__)
 found = {
     "gap closed": (results["gap_closed"], results["gap_closed"] >= LEAST_GAP_CLOSED),
     "seconds of training": (seconds, seconds <= MOST_SECONDS),
@@ -28,6 +37,16 @@ found = {
     "sentences": (len(results["sentences"]), len(results["sentences"]) == 5),
     "bytes of report": (size := (run / "report.html").stat().st_size, size > 100_000),
     "corruption against NumPy": (corruption, corruption >= LEAST_SPEED_UP),
+    f"slowest beside plain NumPy, {slowest}": (against_plain[slowest], against_plain[slowest] >= 1),
+    f"least of masks and spans, {least}": (
+        against_plain[least],
+        against_plain[least] >= LEAST_SPEED_UP,
+    ),
+    "bart against plain NumPy": (against_plain["bart"], against_plain["bart"] >= LEAST_BART),
+    "ul2 against its dearest member": (
+        mixture := figures["mixture"]["ratio"],
+        mixture <= MOST_MIXTURE,
+    ),
     "corruption in a step": (share, share < MOST_CORRUPTION),
     "memory of the loss": (memory, memory < MOST_MEMORY),
     "time of the loss": (loss["ratio"], loss["ratio"] < MOST_TIME),

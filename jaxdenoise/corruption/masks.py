@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt
 
 from jaxdenoise.arrays import AnyArray, Key, NoiseMask, Scalar, Tokens
-from jaxdenoise.corruption import lengths, rates
+from jaxdenoise.corruption import lengths, rates, sums
 from jaxdenoise.corruption.rates import Chosen
 from jaxdenoise.errors import require
 from jaxdenoise.vocabulary import Vocabulary
@@ -127,10 +127,10 @@ def words(
     size = tokens.shape[-1]
     candidates = maskable(tokens, length, vocab)
     begins = jnp.asarray(vocab.word_starts)[tokens] | ~jnp.pad(candidates[:-1], (1, 0))
-    word = jnp.cumsum(begins) - 1
+    word = sums.running(begins) - 1
     sizes = jnp.zeros(size, jnp.int32).at[word].add(candidates)
     order = jnp.argsort(jnp.where(sizes > 0, random_labels(key, size), _LAST))
-    total = jnp.cumsum(sizes[order])
+    total = sums.running(sizes[order])
     taken = (total <= exact_count(candidates, noise_density)) | (jnp.arange(size) == 0)
     return candidates & jnp.zeros(size, bool).at[order].set(taken)[word]
 
@@ -162,13 +162,10 @@ _LAST = np.uint32(2**32 - 1)
 
 def _kth(labels: UInt[AnyArray, "L"], number: Scalar) -> UInt[AnyArray, ""]:
     """The least number that `number` labels are below: bit by bit, faster than sorting them."""
-    ones = jnp.ones(labels.shape[-1], jnp.float32)
 
     def settle(step: Int[jax.Array, ""], least: UInt[jax.Array, ""]) -> UInt[jax.Array, ""]:
         higher = least | (jnp.uint32(1) << (31 - step).astype(jnp.uint32))
-        # A product with ones counts on every device at its best; a long sum of bits does not.
-        below = (labels < higher).astype(jnp.float32) @ ones
-        return jnp.where(below <= number, higher, least)
+        return jnp.where(sums.count(labels < higher) <= number, higher, least)
 
     return jax.lax.fori_loop(0, 32, settle, jnp.uint32(0))
 

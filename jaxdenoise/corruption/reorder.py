@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxdenoise.arrays import AnyArray, Key, Scalar, Tokens
-from jaxdenoise.corruption import lengths, masks
+from jaxdenoise.corruption import lengths, masks, sums
 from jaxdenoise.corruption.rewrite import join_pieces
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -43,7 +43,7 @@ def random_order(key: Key, moving: Bool[AnyArray, "L"]) -> Int[AnyArray, "L"]:
     size = moving.shape[-1]
     labels = jnp.where(moving, masks.random_labels(key, size), np.uint32(2**32 - 1))
     shuffled = jnp.sort(labels) & np.uint32(2 ** max(size - 1, 1).bit_length() - 1)
-    turn = jnp.cumsum(moving) - 1
+    turn = sums.running(moving) - 1
     return jnp.where(moving, shuffled.astype(jnp.int32)[turn], jnp.arange(size))
 
 
@@ -126,11 +126,11 @@ def sentences(tokens: Tokens, length: Scalar, vocab: Vocabulary) -> Pieces:
     first = (begins & ~ends)[tokens]
     last = is_end & jnp.pad(first[1:], (0, 1)) & (place < length - 1)
     slots = size // 2 + 1
-    number = jnp.cumsum(last)
+    number = sums.running(last)
     starts = jnp.full(slots, length, jnp.int32).at[0].set(0)
     starts = starts.at[jnp.where(last, number, slots)].set(place + 1, mode="drop")
     lengths = jnp.diff(jnp.append(starts, length))
-    return Pieces(starts, lengths, jnp.sum(last) + (jnp.asarray(length) > 0))
+    return Pieces(starts, lengths, number[-1] + (jnp.asarray(length) > 0))
 
 
 def random_piece_order(

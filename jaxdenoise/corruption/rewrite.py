@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from jaxdenoise.arrays import UNUSED, AnyArray, Example, NoiseMask, NoiseSpans, Scalar, Tokens
-from jaxdenoise.corruption import checks, examples
-from jaxdenoise.corruption.spans import FEW
+from jaxdenoise.corruption import checks, examples, sums
 from jaxdenoise.vocabulary import Vocabulary
 
 Output = Int[AnyArray, "T"]
@@ -106,7 +105,7 @@ def insert_tokens(tokens: Tokens, inserted: Bool[AnyArray, "T"], ids: Int[AnyArr
       >>> insert_tokens(jnp.arange(10, 13), inserted, jnp.full(4, 99)).tolist()
       [10, 99, 11, 12]
     """
-    return jnp.where(inserted, ids, _take(tokens, jnp.cumsum(~inserted) - 1))
+    return jnp.where(inserted, ids, _take(tokens, sums.running(~inserted) - 1))
 
 
 def spans_to_mask(
@@ -169,7 +168,7 @@ def spans_after_sentinels(
     as in T5's code; its paper shows one.
     """
     sentinels = _sentinels(spans, vocab)
-    before = jnp.cumsum(spans.lengths) - spans.lengths
+    before = sums.running(spans.lengths) - spans.lengths
     at = before + jnp.arange(len(sentinels))
     # Behind sentinel k, output position j holds token j + starts[k] - at[k] - 1.
     offset = spans.starts - at - 1
@@ -178,7 +177,7 @@ def spans_after_sentinels(
 
 def drop_spans(tokens: Tokens, spans: NoiseSpans, size: int) -> Output:
     """Deletes the noise spans; `length` − N real tokens remain."""
-    before = jnp.cumsum(spans.lengths) - spans.lengths
+    before = sums.running(spans.lengths) - spans.lengths
     return _take(tokens, jnp.arange(size) + _moved(spans.starts - before, spans.lengths, size))
 
 
@@ -214,7 +213,7 @@ def spans_to_ids(
     starts = jnp.minimum(spans.starts, length)
     behind = jnp.append(0, starts + spans.lengths)  # where the text goes on
     texts = behind, jnp.append(starts, length) - behind
-    places = tokens.shape[-1] + jnp.cumsum(written) - written
+    places = tokens.shape[-1] + sums.running(written) - written
     pieces = zip(texts, (jnp.append(places, 0), jnp.append(written, 0)), strict=True)
     firsts, lengths = (jnp.stack(pair, axis=1).ravel() for pair in pieces)
     return join_pieces(jnp.concatenate([tokens, ids.astype(tokens.dtype)]), firsts, lengths, size)
@@ -235,13 +234,13 @@ def join_pieces(
       >>> join_pieces(jnp.arange(10, 16), jnp.array([4, 0, 1]), jnp.array([2, 0, 3]), 5).tolist()
       [14, 15, 11, 12, 13]
     """
-    at = jnp.cumsum(lengths) - lengths
+    at = sums.running(lengths) - lengths
     jumps = jnp.diff(starts - at, prepend=0)
     return _take(tokens, jnp.arange(size) + _moved(at, jumps, size))
 
 
 def _spans_to_ids(tokens: Tokens, spans: NoiseSpans, ids: Int[AnyArray, "K"], size: int) -> Output:
-    before = jnp.cumsum(spans.lengths) - spans.lengths
+    before = sums.running(spans.lengths) - spans.lengths
     at = spans.starts - before + jnp.arange(len(ids))
     return _splice(tokens, _in_use(at, spans), ids, spans.lengths - 1, size)
 
@@ -255,35 +254,16 @@ def _splice(
 ) -> Output:
     """Writes `ids[k]` at `at[k]`; the tokens behind it come from `jumps[k]` further on.
 
-    out[j] = ids[k] where j = at[k], else tokens[j + Σₖ [at[k] < j] · jumps[k]]. Tokens and ids
-    stand in one table, and the place to read moves by two steps at every k: into the ids and back.
+    out[j] = ids[k] where j = at[k], else tokens[j + Σₖ [at[k] < j] · jumps[k]].
     """
-    table = jnp.concatenate([tokens, ids])
-    offset = jnp.cumsum(jumps)
-    to_id = tokens.shape[-1] + jnp.arange(len(ids)) - at  # from place to place of its id
-    into, back = to_id - (offset - jumps), offset - to_id
-    return _take(table, jnp.arange(size) + _moved(at, into, size, back))
+    moved = _moved(at + 1, jumps, size)
+    return _take(tokens, jnp.arange(size) + moved).at[at].set(ids, mode="drop")
 
 
-def _moved(
-    at: Int[AnyArray, "K"],
-    by: Int[AnyArray, "K"],
-    size: int,
-    behind: Int[AnyArray, "K"] | int = 0,
-) -> Output:
-    """Int[size]: for each place the sum of `by[k]` over all `at[k]` up to it.
-
-    And of `behind[k]` over all `at[k]` before it. Each is compared or scattered by itself: a
-    concatenation inside the loop over the places would be taken apart at every one of them.
-    """
-    if len(at) <= FEW:  # comparisons vectorise; a scatter and a running sum do not
-        place = jnp.arange(size)[:, None]
-        moved = jnp.where(place >= at, by, 0) + jnp.where(place > at, behind, 0)
-        return jnp.sum(moved, axis=1, dtype=jnp.int32)
+def _moved(at: Int[AnyArray, "K"], by: Int[AnyArray, "K"], size: int) -> Output:
+    """Int[size]: for each place the sum of `by[k]` over all `at[k]` up to it."""
     steps = jnp.zeros(size, jnp.int32).at[at].add(by.astype(jnp.int32), mode="drop")
-    if not isinstance(behind, int):
-        steps = steps.at[at + 1].add(behind.astype(jnp.int32), mode="drop")
-    return jnp.cumsum(steps)
+    return sums.running(steps)
 
 
 def _in_use(at: Int[AnyArray, "K"], spans: NoiseSpans) -> Int[AnyArray, "K"]:

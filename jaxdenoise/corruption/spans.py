@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxdenoise.arrays import UNUSED, AnyArray, Key, NoiseMask, NoiseSpans, Scalar
-from jaxdenoise.corruption import checks, lengths, rates
+from jaxdenoise.corruption import checks, lengths, rates, sums
 from jaxdenoise.corruption.rates import Chosen
 
 FEW = 32
-"""Up to so many numbers, comparing all with all is faster than sorting or a running sum."""
+"""Up to so many numbers, comparing all with all is faster than sorting."""
 
 
 def random_spans(
@@ -55,8 +55,8 @@ def random_spans(
     noise_lengths, text_lengths = jax.vmap(
         lambda key, total: _random_parts(key, total, spans, capacity)
     )(jax.random.split(key), jnp.stack([noise, length - noise]))
-    before = jnp.cumsum(noise_lengths) - noise_lengths
-    starts = before + jnp.cumsum(text_lengths)
+    before = sums.running(noise_lengths) - noise_lengths
+    starts = before + sums.running(text_lengths)
     used = jnp.arange(capacity) < spans
     return NoiseSpans(jnp.where(used, starts, UNUSED), jnp.where(used, noise_lengths, 0))
 
@@ -118,7 +118,7 @@ def iid_spans(
     text, noise = 1 + jnp.minimum(jnp.floor(draws / leaving), size).astype(jnp.int32)
     begins_with_noise = jax.random.uniform(first) < density
     text = text.at[0].set(jnp.where(begins_with_noise, 0, text[0]))
-    starts = jnp.cumsum(text) + jnp.cumsum(noise) - noise
+    starts = sums.running(text) + sums.running(noise) - noise
     inside = starts < length
     noise = jnp.where(inside, jnp.minimum(noise, length - starts), 0)
     return NoiseSpans(jnp.where(inside, starts, UNUSED).astype(jnp.int32), noise.astype(jnp.int32))
@@ -153,7 +153,7 @@ def budget_spans(
     """
     how_long, where = jax.random.split(key)
     drawn = draw_lengths(how_long, cumulative, capacity)
-    before = jnp.minimum(jnp.cumsum(drawn) - drawn, budget)
+    before = jnp.minimum(sums.running(drawn) - drawn, budget)
     used = jnp.sum(before < budget)
     last = jnp.arange(capacity) == capacity - 1
     span_lengths = jnp.where(last, budget - before, jnp.minimum(drawn, budget - before))
@@ -190,7 +190,7 @@ def to_mask(spans: NoiseSpans, size: int) -> NoiseMask:
     changes = jnp.zeros(size + 1, jnp.int32)
     changes = changes.at[spans.starts].add(1, mode="drop")
     changes = changes.at[spans.starts + spans.lengths].add(-1, mode="drop")
-    return jnp.cumsum(changes[:size]) > 0
+    return sums.running(changes[:size]) > 0
 
 
 def to_spans(noise: NoiseMask, capacity: int) -> NoiseSpans:
@@ -244,7 +244,7 @@ def _random_subset(key: Key, population: Scalar, size: Scalar, capacity: int) ->
     draws = (bits % jnp.maximum(top + 1, 1).astype(jnp.uint32)).astype(jnp.int32)
 
     def draw(step: Int[jax.Array, ""], chosen: Int[jax.Array, "M"]) -> Int[jax.Array, "M"]:
-        taken = jnp.any(chosen == draws[step])
+        taken = sums.count(chosen == draws[step]) > 0
         return chosen.at[step].set(jnp.where(taken, top[step], draws[step]))
 
     chosen = jax.lax.fori_loop(0, capacity, draw, jnp.full(capacity, -1, jnp.int32))
