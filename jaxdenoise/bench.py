@@ -29,6 +29,7 @@ TIMED_LOSS = (8, 114, 512, 32_128)  # rows, targets of each, width, T5's vocabul
 LARGE_LOSS = (8, 1024, 512, 131_072)  # compiled for its memory, not run
 ROUTED = (8, 512, 256, 4)  # rows, tokens of each, width, layers
 SPAN = 0.2  # seconds of either function before it is the other's turn
+SEPARATOR = 3
 PLAIN_ROWS = 8  # of the plain NumPy versions, which are slow and have no batch
 
 
@@ -170,7 +171,7 @@ def _vocabulary() -> Vocabulary:
         size=32_128,
         sentinels=128,  # of 568 tokens, each noise by itself at .15, up to 112 runs
         mask_id=2,
-        separator_id=3,
+        separator_id=SEPARATOR,
         named_ids=tuple(zip(names, range(4, 10), strict=True)),
         sentence_end_ids=(10, 11),
         continuation_ids=tuple(range(13, 32_000, 3)),
@@ -182,7 +183,7 @@ def _text(vocab: Vocabulary) -> np.ndarray:
     rng = np.random.default_rng(0)
     tokens = rng.integers(12, 32_000, (BATCH, RAW_LENGTH))
     tokens[rng.random(tokens.shape) < 1 / 20] = vocab.sentence_end_ids[0]
-    tokens[:, RAW_LENGTH // 2] = vocab.separator_id
+    tokens[:, RAW_LENGTH // 2] = SEPARATOR
     return tokens.astype(np.int32)
 
 

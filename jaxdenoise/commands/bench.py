@@ -99,7 +99,7 @@ def _objectives(console: Console) -> dict[str, Any]:
     from jaxdenoise.objectives import objectives
 
     plain = _references()
-    known = [n for n in objectives.names() if any(hasattr(m, n) for m in plain.values())]
+    known = [n for n in objectives.names() if any(hasattr(m, f"draw_{n}") for m in plain.values())]
     found: dict[str, Any] = {}
     table = Table("objective", "M tokens/s", "plain NumPy", "times", box=None, pad_edge=False)
     for column in table.columns[1:]:

@@ -6,6 +6,7 @@ whole spans take `NoiseSpans`, functions on single tokens take a noise mask.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
@@ -271,8 +272,8 @@ def _in_use(at: Int[AnyArray, "K"], spans: NoiseSpans) -> Int[AnyArray, "K"]:
     return jnp.where(spans.starts < UNUSED, at, UNUSED)
 
 
-def _take(tokens: Tokens, source: Output) -> Output:
-    return jnp.take(tokens, source, mode="clip")
+def _take(tokens: Tokens, source: Output) -> jax.Array:
+    return jnp.take(jnp.asarray(tokens), source, mode="clip")
 
 
 def _sentinels(spans: NoiseSpans, vocab: Vocabulary) -> Int[AnyArray, "K"]:

@@ -235,14 +235,21 @@ def test_tokens_of_another_tokenizer_stop_a_run_with_their_row(command, monkeypa
 
 def test_bench_prints_ratios_and_writes_them(command, monkeypatch, tmp_path):
     monkeypatch.setattr("jaxdenoise.bench.SPAN", 0.001)
+    monkeypatch.setattr("jaxdenoise.bench.BATCH", 16)
+    monkeypatch.setattr("jaxdenoise.bench.RAW_LENGTH", 64)
     monkeypatch.setattr("jaxdenoise.bench.TIMED_LOSS", (2, 5, 8, 100))
     monkeypatch.setattr("jaxdenoise.bench.LARGE_LOSS", (8, 128, 8, 2**20))
     monkeypatch.setattr("jaxdenoise.bench.ROUTED", (2, 64, 32, 2))
+    monkeypatch.setattr(objectives, "names", lambda: ["block_diffusion", "not_in_numpy"])
     status, out = command("bench", "--experiment", "tiny_run", "--output", "bench.json")
     assert status == 0
-    assert "with NumPy" in out
+    assert "with careful NumPy" in out
+    assert "not_in_numpy" not in out
     found = read_json(tmp_path / "bench.json")
     assert found["corruption"]["ratio"] > 0
+    assert list(found["objectives"]) == ["block_diffusion"]
+    assert found["objectives"]["block_diffusion"]["ratio"] > 0
+    assert "ul2 takes" in out and found["mixture"]["ratio"] > 0
     assert 0 < found["step"]["ratio"] < 1
     assert found["loss"]["memory"][0] < 0.1 * found["loss"]["memory"][1]
     assert found["gradients"]["80%"]["memory"][1] < found["gradients"]["80%"]["memory"][0]
