@@ -13,6 +13,7 @@ from tests.model.test_transformer import spread
 SIZE = 24
 # These show the encoder every token, elsewhere or among others.
 SHOWN = {
+    "character_noise",
     "deshuffling",
     "document_rotation",
     "identity",
