@@ -160,6 +160,9 @@ def of_row(batch: Example, row: int) -> Made:
             for name in ("input_tokens", "target_tokens", "loss_weights", "positions"):
                 if fields[name] is not None:
                     made[f"{stack}_{name}"] = fields[name][row][real].tolist()
+            if batch.architecture == "encoder_decoder":
+                ended = fields["input_tokens" if stack == "encoder" else "target_tokens"][row]
+                assert (ended[~real] == VOCAB.pad_id).all()
             if fields["selected"] is not None:
                 made[f"{stack}_selected"] = fields["selected"][row].tolist()
     return made
