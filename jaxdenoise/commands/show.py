@@ -24,6 +24,7 @@ from jaxdenoise.training.run_directory import RunDirectory, open_run
 if TYPE_CHECKING:
     from jaxdenoise.arrays import Example, Params, Rows
     from jaxdenoise.model.model import Model
+    from jaxdenoise.objectives import Objective
     from jaxdenoise.tokenizer import Tokenizer
     from jaxdenoise.vocabulary import Vocabulary
 
@@ -151,12 +152,12 @@ def _show(options: ShowOptions, console: Console) -> None:
     from jaxdenoise.report.statistics import DRAWS, corrupt_rows, count, repeat
     from jaxdenoise.training.step import token_losses
 
-    rows, tokenizer = _rows(options, opened, console)
+    rows, tokenizer, objective = _rows(options, opened, console)
     # A text is drawn several times; of other rows there are several.
     whole = options.text is not None or not (options.given or opened)
     shown = options.draws * len(rows.lengths) if whole else min(options.draws, len(rows.lengths))
     rows = repeat(rows, max(DRAWS, shown))
-    batch = corrupt_rows(options.objective.build(tokenizer.vocab), rows)
+    batch = corrupt_rows(objective, rows)
     first = jax.tree.map(lambda x: x[:shown], batch)
     model, params = _model(options, opened, first, tokenizer.vocab)
     losses = None
@@ -230,18 +231,21 @@ def _show_all(options: GalleryOptions, console: Console) -> None:
 
 def _rows(
     options: ShowOptions, opened: tuple[RunDirectory, str, Experiment] | None, console: Console
-) -> tuple[Rows, Tokenizer]:
-    """The first batch that the run was trained on, or what the options give."""
+) -> tuple[Rows, Tokenizer, Objective]:
+    """The first batch that the run was trained on, or what the options give; and the objective."""
     if opened is None or options.given:
-        tokenizer = opened[0].path if opened else options.tokenizer
-        return read_rows(options, tokenizer, SENTENCE, console)
+        source = opened[0].path if opened else options.tokenizer
+        rows, tokenizer = read_rows(options, source, SENTENCE, console)
+        return rows, tokenizer, options.objective.build(tokenizer.vocab)
 
     from jaxdenoise.data.store import load_tokenizer, prepare
-    from jaxdenoise.training.setup import build
+    from jaxdenoise.training.setup import build, one_by_one
 
     store = prepare(opened[2].data, console=console)
     opened[0].check(opened[2], store.manifest)
-    return build(opened[2], store).batches[0], load_tokenizer(opened[0].path)
+    setup, tokenizer = build(opened[2], store), load_tokenizer(opened[0].path)
+    objective = options.objective.build(tokenizer.vocab)
+    return one_by_one(setup.batches[0]), tokenizer, setup.fit(objective)
 
 
 def _fresh_model(batch: Example, vocab: Vocabulary) -> Model:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
-import numpy as np
 import optax
 
 from jaxdenoise import keys
@@ -73,9 +72,13 @@ class Setup:
 
     def held_out_alone(self, number: int) -> Rows:
         """Held-out rows of one example each, for looking at."""
-        rows = jax.device_get(self.held_out(number).unpacked())
-        chosen = np.flatnonzero(rows.lengths)[:number]
-        return jax.tree.map(lambda x: x[chosen], rows)
+        return jax.tree.map(lambda x: x[:number], one_by_one(self.held_out(number)))
+
+    def fit(self, objective: Objective) -> Objective:
+        """An objective for rows of this run: where they are packed, with as much text as fits."""
+        if self.packing is None:
+            return objective
+        return within(objective, self.experiment.data.raw_length, self.packing.sizes)
 
     @property
     def raw_length(self) -> int:
@@ -86,6 +89,14 @@ class Setup:
         """Parameters from the experiment's seed; not placed on the backend's devices yet."""
         initialise = jax.jit(init, static_argnums=(1, 2))
         return initialise(keys.stream("init", self.experiment.seed), self.model, self.tx)
+
+
+def one_by_one(rows: Rows) -> Rows:
+    """The rows, each a single example: the pieces of packed ones, without empty slots."""
+    if rows.pieces is None:
+        return rows
+    alone = jax.device_get(rows.unpacked())
+    return jax.tree.map(lambda x: x[alone.lengths > 0], alone)
 
 
 def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
