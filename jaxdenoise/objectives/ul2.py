@@ -53,7 +53,7 @@ ul2 = mixture(
       >>> corrupt = ul2(vocab=Vocabulary.with_sentinels(size=1000, named_ids=named))
       >>> example = corrupt(jax.random.key(0), jnp.arange(10, 22), 12)
       >>> example.encoder_input_tokens[:3].tolist()
-      [6, 10, 11]
+      [5, 10, 11]
     """,
 )
 

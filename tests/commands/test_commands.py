@@ -82,6 +82,7 @@ def test_train_report_show_and_infill(command, tmp_path):
     assert "other" in page
 
 
+@pytest.mark.slow
 def test_show_refuses_a_run_of_other_data_or_another_stack(command, tiny, capsys):
     command("train", "tiny_run", "--run-dir", "run", "--objective.noise-density", "0.3")
     _, out = command("show", "span_corruption", "--run", "run")
@@ -233,6 +234,7 @@ def test_tokens_of_another_tokenizer_stop_a_run_with_their_row(command, monkeypa
     assert "(example 1) has the id 60000 at place 7, and the vocabulary ends at 399" in message
 
 
+@pytest.mark.slow
 def test_bench_prints_ratios_and_writes_them(command, monkeypatch, tmp_path):
     monkeypatch.setattr("jaxdenoise.bench.SPAN", 0.001)
     monkeypatch.setattr("jaxdenoise.bench.BATCH", 16)

@@ -269,7 +269,8 @@ def test_embedding_rows_seen_only_in_the_context_do_not_move():
             assert (np.abs(found[sorted(set(tokens[output]))]).max(axis=1) > 0).all()
 
 
-@pytest.mark.parametrize("shared", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [True, False])
 def test_one_stack_of_an_encoder_decoder_is_trained_as_if_the_other_ran_with_a_copy(
     shared, vocab, make_rows
 ):

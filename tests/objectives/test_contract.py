@@ -59,11 +59,17 @@ def stacks(example: Example) -> list[str]:
     return [s for s in ("encoder", "decoder") if getattr(example, f"{s}_input_tokens") is not None]
 
 
+@pytest.mark.slow
 def test_jit_vmap_and_a_loop_agree(built, rows):
     batch = corrupt(built, rows)
-    for row in (0, 4):
+    for row in range(0, BATCH, 4):
         alone = built(rows.keys[row], jnp.asarray(rows.tokens[row]), rows.lengths[row])
         assert_same(jax.tree.map(lambda x, row=row: x[row], batch), alone)
+
+
+@pytest.mark.parametrize("name", ["mask_a_third", "span_corruption", "sentence_permutation"])
+def test_a_few_agree_in_the_fast_tier_too(name, rows, vocab):
+    test_jit_vmap_and_a_loop_agree(BUILT[name](vocab=vocab), rows)
 
 
 def test_the_order_of_the_batch_changes_nothing(built, rows):
@@ -146,7 +152,8 @@ def test_epochs_and_ids_change_the_noise(built, rows):
         assert same == (built.name in DETERMINISTIC)
 
 
-@settings(max_examples=6)  # each compiles
+@pytest.mark.slow
+@settings(max_examples=10)  # each compiles
 @given(
     size=st.sampled_from([2, 9, 33]),
     density=st.sampled_from([0.05, 0.15, 0.5, 0.85]),

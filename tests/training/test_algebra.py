@@ -38,7 +38,12 @@ def double_precision():
         yield
 
 
-@pytest.fixture(params=CASES)
+FAST = ("encoder_decoder", "output_only")
+
+
+@pytest.fixture(
+    params=[pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in CASES]
+)
 def case(request, vocab, make_rows):
     return made(request.param, vocab, make_rows)
 

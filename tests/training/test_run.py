@@ -68,7 +68,10 @@ def untimed(rows):
     return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
-@pytest.mark.parametrize(("backend", "packing"), [("single", False), ("pmap", True)])
+@pytest.mark.parametrize(
+    ("backend", "packing"),
+    [pytest.param("single", False, marks=pytest.mark.slow), ("pmap", True)],
+)
 def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
     tiny, backend, packing, tmp_path
 ):
@@ -111,7 +114,10 @@ def test_other_versions_are_only_told(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("backend", "program"), [("single", "step"), ("pmap", "_fun")])
+@pytest.mark.parametrize(
+    ("backend", "program"),
+    [pytest.param("single", "step", marks=pytest.mark.slow), ("pmap", "_fun")],
+)
 def test_the_step_is_compiled_once_in_a_whole_run(tiny, backend, program, tmp_path, caplog):
     setup = build(override(tiny, {"training.backend": backend}))
     caplog.set_level(logging.WARNING, "jax")
