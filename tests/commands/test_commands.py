@@ -119,6 +119,7 @@ def test_a_reader_that_has_gone_is_no_error(args, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_config_is_trained_arm_by_arm_and_compared(command, tmp_path):
     (tmp_path / "rates.toml").write_text(
         'title = "Rates"\nexperiment = "tiny_run"\n'
@@ -139,6 +140,7 @@ def test_a_config_is_trained_arm_by_arm_and_compared(command, tmp_path):
     assert usage.startswith("usage:")
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(command, monkeypatch, tmp_path):
     plain = Batches.__getitem__
 

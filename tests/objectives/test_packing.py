@@ -87,13 +87,8 @@ def compare(packed, alone):
             assert set(chosen) <= set(packed["selected"][row].tolist())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name == "span_corruption" else pytest.mark.slow)
-        for name in objectives.names()
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", objectives.names())
 def test_packed_and_unpacked_rows_cost_the_same(name, vocab, rows):
     objective = built(name, vocab)
 

@@ -90,6 +90,7 @@ def test_bits_per_byte_count_the_bytes_of_the_targets(setup, rows):
     assert math.isclose(figures["bits_per_byte"], expected, rel_tol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_corruption_is_frozen(tiny, tmp_path):
     """The experiment's seed does not enter it: as `train` builds them, all runs have one."""
     corrupted = []

@@ -129,6 +129,7 @@ def test_other_architectures_agree_too(architecture, name, gradients, vocab, mak
         np.testing.assert_allclose(others[field], metrics[field], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_loss_curves_agree_for_twenty_steps(model, vocab, make_rows):
     objective = jd.configure("span_corruption").build(vocab)
     rows = make_rows(16, 40, lengths=UNEVEN)

@@ -155,6 +155,7 @@ def test_a_run_leaves_what_a_report_and_a_user_need(tiny, tmp_path):
     assert params["embedding"].shape[0] == model.vocab_size
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(tiny, tmp_path, monkeypatch):
     run = RunDirectory(tmp_path / "run")
     results = train(build(tiny), "tiny", run, QUIET)
