@@ -96,12 +96,20 @@ def to_flags(changes: Mapping[str, Any]) -> list[str]:
     Example:
       >>> to_flags({"data.raw_length": 64, "data.files": ["a", "b"], "optimizer.clip_norm": None})
       ['--data.raw-length', '64', '--data.files', 'a', 'b', '--optimizer.clip-norm', 'None']
+      >>> to_flags({"objective.noise_density": [[0, 0.3], [1, 0.15]]})
+      ['--objective.noise-density', '0', '0.3', '1', '0.15']
     """
     args: list[str] = []
     for name, value in changes.items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        args += ["--" + name.replace("_", "-"), *map(str, values)]
+        args += ["--" + name.replace("_", "-"), *map(str, _flat(value))]
     return args
+
+
+def _flat(value: Any) -> list[Any]:
+    """A value, or all that is in a list of them, as the command line has it: one after another."""
+    if not isinstance(value, (list, tuple)):
+        return [value]
+    return [one for part in value for one in _flat(part)]
 
 
 def field_names(config: Any, prefix: str = "") -> list[str]:

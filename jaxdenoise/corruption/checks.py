@@ -111,7 +111,10 @@ def check_kind(name: str, value: Any, kind: Any) -> None:
     if value is None and type(None) in kinds:
         return
     wanted = f"objective.{name} is {value!r}; it must be"
-    if float in kinds:
+    words = [w for one in (kind, *kinds) for w in typing.get_args(one) if isinstance(w, str)]
+    if words and not isinstance(value, numbers.Real):
+        require(value in words, f"{wanted} {', '.join(words)}")
+    elif float in kinds:
         require(isinstance(value, numbers.Real), f"{wanted} a number")
     elif int in kinds:
         require(isinstance(value, numbers.Integral), f"{wanted} a whole number")

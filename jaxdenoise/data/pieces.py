@@ -67,7 +67,7 @@ class Plan(NamedTuple):
       example_ids: with seed and epoch, the identity of its randomness.
       rows: the pieces of each row, then −1.
       before: how many pieces stand in rows before each row.
-      filled: share of the encoder's and of the decoder's positions that are no padding.
+      filled: share of the encoder's and of the decoder's positions that are kept for pieces.
     """
 
     starts: Int[np.ndarray, "M"]

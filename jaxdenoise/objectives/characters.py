@@ -37,7 +37,9 @@ def _check(
     )
 
 
-def _longest(raw_length: int, length: AnyArray, growth: float, **options: object) -> Lengths:
+def _longest(
+    key: Key, length: AnyArray, raw_length: int, growth: float, **options: object
+) -> Lengths:
     import jax.numpy as jnp
 
     more = jnp.asarray(lengths.budget_table(raw_length, growth))[length]

@@ -8,7 +8,6 @@ the member that is drawn; under `vmap` all branches run, so that the fewer there
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from jaxdenoise.corruption import rates as rate
 from jaxdenoise.corruption.rates import Rate
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.objectives.registry import (
+    EVALUATION,
     Members,
     Objective,
     ObjectiveConfig,
@@ -80,6 +80,13 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         f"mixture '{name}' has members whose losses are divided by {sorted(normalisations)}; mix "
         "those that agree",
     )
+    for member in members:
+        for option, value in member.objective.options().items():
+            require(
+                not option.startswith(EVALUATION) or value is None,
+                f"mixture '{name}' has a member {member.objective.name} with {option} {value}; "
+                "members are evaluated as they are trained, leave it out",
+            )
     _check_rates(name, _own_rates(members), "the members' rates")
     groups = _groups(members)
 
@@ -116,20 +123,22 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         return _draw(key, rates or _own_rates(members), progress)
 
     def longest(
-        raw_length: int, length: AnyArray, mode_tokens: bool, **options: Any
+        key: Key, length: AnyArray, raw_length: int, mode_tokens: bool, **options: Any
     ) -> corruption.lengths.Lengths:
-        """The most of the members whose lengths depend on the tokens."""
+        """The most of the drawn member, where its lengths depend on the tokens; else 0."""
+        import jax
         import jax.numpy as jnp
 
-        most = [
-            m.objective.recipe.longest(raw_length, length, **m.objective.options())
-            for m in members
-            if m.objective.recipe.longest is not None
-        ]
-        encoder, decoder = (functools.reduce(jnp.maximum, side) for side in zip(*most, strict=True))
-        return corruption.lengths.Lengths(
-            encoder + (mode_tokens and tokens[0] is not None), decoder
-        )
+        which, most = jax.vmap(lambda k: draw(k, **options))(key), [jnp.zeros_like(length)] * 2
+        for number, config in enumerate(m.objective for m in members):
+            if config.recipe.longest is not None:
+                own = config.recipe.longest(key, length, raw_length, **config.options())
+                mark = int(mode_tokens and tokens[number] is not None)
+                most = [
+                    jnp.where(which == number, n + mark, other)
+                    for n, other in zip(own, most, strict=True)
+                ]
+        return corruption.lengths.Lengths(*most)
 
     def mixed(
         key: Key,
@@ -171,7 +180,7 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         normalisation=members[0].objective.recipe.normalisation,
         never_predicted=never_predicted,
         built=lambda built: _check_architectures(name, members, built.vocab),
-        members=Members(tuple(member.objective for member in members), draw),
+        members=Members(tuple(m.objective for m in members), _own_rates(members), draw),
         longest=longest if any(m.objective.recipe.longest for m in members) else None,
     )
 

@@ -59,10 +59,10 @@ def row_sizes(
     Raises:
       UserError: a length of a stack that is not there, or none of a mixture.
     """
-    short = objective.members[0].build(objective.vocab).shapes(min(raw_length, 64))
+    architecture = _architecture(objective, raw_length)
     sizes = []
     for stack, length in (("encoder", encoder_length), ("decoder", decoder_length)):
-        there = short.architecture in (stack, "encoder_decoder")
+        there = architecture in (stack, "encoder_decoder")
         require(
             there or length is None,
             f"data.{stack}_length is {length}, and {objective.name} has no {stack}; leave it out",
@@ -89,13 +89,29 @@ def _most_tokens(
         stacks = (shapes.encoder_input_tokens, shapes.decoder_input_tokens)
         return all(x is None or x.shape[-1] <= n for x, n in zip(stacks, sizes, strict=True))
 
-    low, high = 1, longest + 1  # fits, does not fit
-    while high - low > 1:
+    # From above, since some objectives have no short rows either.
+    tried, high = longest, longest + 1
+    while tried > 1 and not fits(tried):
+        tried, high = tried * 9 // 10, tried
+    low = tried  # fits, and `high` does not
+    while low > 1 and high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     require(
         low > 1,
-        f"{member.name} has no room for two tokens in {sizes[0]} positions of the encoder and "
-        f"{sizes[1]} of the decoder; give more (data.encoder_length, data.decoder_length)",
+        f"{member.name} has no room for a piece of 2 to {longest} tokens (data.raw_length) in "
+        f"{max(sizes[0], 0)} positions of the encoder and {max(sizes[1], 0)} of the decoder; give "
+        "more of them (data.encoder_length, data.decoder_length)",
     )
     return low
+
+
+def _architecture(objective: Objective, raw_length: int) -> str:
+    """What the objective is for, from rows of any size that one of its members takes."""
+    for member in objective.members:
+        for size in (raw_length, raw_length // 4, 64, 8):
+            try:
+                return member.build(objective.vocab).shapes(size).architecture
+            except UserError:
+                continue  # too many spans for the sentinels, or too short a row
+    return objective.shapes(raw_length).architecture  # or says what is wrong

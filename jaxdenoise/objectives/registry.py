@@ -20,13 +20,13 @@ import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from jaxdenoise.config import Normalisation
 from jaxdenoise.corruption import checks, rates
 from jaxdenoise.corruption.lengths import Lengths
-from jaxdenoise.errors import UserError, unknown
+from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.objectives.supply import SUPPLIED, apply
 from jaxdenoise.registry import Registry
 from jaxdenoise.vocabulary import Vocabulary
@@ -61,17 +61,16 @@ class ObjectiveConfig:
         for name, option in options.items():
             if rates.is_schedule(option):
                 rates.check_schedule(name, option)
+                require(
+                    type(self).__dataclass_fields__[name].type == rates.Rate,
+                    f"objective.{name} is {option}; it cannot follow a schedule, give one value",
+                )
             for value in rates.points(option):
                 checks.check_kind(name, value, type(self).__dataclass_fields__[name].type)
         if self.recipe.check is None:
             return
-        # Between the points of a schedule everything is milder than at one of them.
-        for values in itertools.product(*map(rates.points, options.values())):
-            self.recipe.check(
-                **dict(zip(options, values, strict=True)),
-                raw_length=raw_length,
-                sentinels=sentinels,
-            )
+        for values in _moments(options):
+            self.recipe.check(**values, raw_length=raw_length, sentinels=sentinels)
 
     def build(self, vocab: Vocabulary) -> Objective:
         """Binds the vocabulary.
@@ -87,6 +86,18 @@ class ObjectiveConfig:
         given = {n: v for n, v in options.items() if n.startswith(EVALUATION) and v is not None}
         changes = {name.removeprefix(EVALUATION): value for name, value in given.items()}
         return dataclasses.replace(self, **changes)
+
+
+def _moments(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The options at every point of their schedules, and as they are worth in each stage."""
+    for values in itertools.product(*map(rates.points, options.values())):
+        yield dict(zip(options, values, strict=True))
+    if any(map(rates.is_schedule, options.values())):
+        for stage in range(rates.STAGES):
+            yield {
+                name: rates.stages(option)[stage] if rates.is_schedule(option) else option
+                for name, option in options.items()
+            }
 
 
 @dataclasses.dataclass(eq=False)  # as functions are: equal only to itself, never changed
@@ -127,10 +138,12 @@ class Members(NamedTuple):
 
     Attributes:
       configs: one for each member.
+      rates: how often each is drawn, where the mixture's options do not say.
       draw: from an example's key and the mixture's options to Int[], the member that corrupts it.
     """
 
     configs: tuple[ObjectiveConfig, ...]
+    rates: tuple[rates.Rate, ...]
     draw: Callable[..., AnyArray]
 
 
@@ -182,9 +195,14 @@ class Objective:
 
     @property
     def scheduled(self) -> tuple[str, ...]:
-        """The options that follow a schedule, so that they differ from step to step."""
-        options = self.config.options().items()
-        return tuple(name for name, option in options if rates.is_schedule(option))
+        """The options that follow a schedule, those of a mixture's members by "member.option"."""
+        own, members = self.config.options(), self.config.recipe.members
+        for config in () if members is None else members.configs:
+            own |= {f"{config.name}.{name}": option for name, option in config.options().items()}
+        found = [name for name, option in own.items() if rates.is_schedule(option)]
+        if members is not None and any(map(rates.is_schedule, own["rates"] or members.rates)):
+            found.append("rates")
+        return tuple(found)
 
     def for_evaluation(self) -> Objective:
         """The objective for held-out rows; see `ObjectiveConfig.for_evaluation`."""
@@ -251,7 +269,7 @@ class Objective:
         ]
         longest = self.config.recipe.longest
         if longest is not None:
-            most = longest(raw_length, length, **self.config.options())
+            most = longest(key, length, raw_length, **self.config.options())
             used = [jnp.maximum(*pair) for pair in zip(used, most, strict=True)]
         return Lengths(*used)
 
@@ -297,8 +315,8 @@ def objective(
       never_predicted: special ids, as in `needs`, whose logits count as minus infinity.
       built: called with every objective that is built, to check what `check` cannot.
       members: of a mixture.
-      longest: for outputs whose lengths depend on the tokens; called with the row's size, Int[B]
-        lengths and all options, gives the most tokens of each output.
+      longest: for outputs whose lengths depend on the tokens; called with Key[B], Int[B] lengths,
+        the size of the rows and all options, gives the most tokens of each output.
     """
     extra: dict[str, Any] = {"needs": needs, "normalisation": normalisation, "built": built}
     extra |= {"never_predicted": never_predicted, "longest": longest, "members": members}

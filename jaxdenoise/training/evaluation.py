@@ -116,6 +116,7 @@ def _previous_tokens(batch: Example, stack: str, vocab: Vocabulary) -> np.ndarra
     for row, place in np.argwhere(is_sentinel[previous]):
         same = documents[row] == segments[row, place]  # the sentinels of others have the same ids
         where = np.flatnonzero((inputs[row] == previous[row, place]) & same)
-        first = where[0] if len(where) else 0
-        previous[row, place] = inputs[row, first - 1] if first > 0 else vocab.pad_id
+        before = where[0] - 1 if len(where) else -1
+        inside = before >= 0 and same[before]
+        previous[row, place] = inputs[row, before] if inside else vocab.pad_id
     return previous

@@ -19,7 +19,8 @@ from jaxdenoise.data.pieces import (
 from jaxdenoise.data.rows import iterate
 from jaxdenoise.data.store import prepare
 from jaxdenoise.errors import UserError
-from jaxdenoise.objectives import objectives
+from jaxdenoise.objectives import configure, objectives
+from jaxdenoise.objectives.mixture import Member, mixture
 from jaxdenoise.objectives.packed import row_sizes, within
 from jaxdenoise.training.step import corrupt
 from tests.conftest import full_vocabulary
@@ -204,11 +205,49 @@ def test_rows_of_pydocs_are_full(name, sizes, least):
     assert (filled / rows >= least).all(), filled / rows
 
 
+def test_objectives_without_short_rows_are_packed_too():
+    built = objectives["subsequence"](vocab=VOCAB, context_length=60)
+    assert row_sizes(built, 100, None, 70) == (0, 70)
+    assert within(built, 568, (0, 70)).raw_lengths == (70,)
+
+
+def test_a_bound_on_the_lengths_of_one_member_is_not_that_of_another():
+    members = (configure("span_corruption"), configure("character_noise"))
+    with objectives.scope():
+        mixed = mixture("mixed", *(Member(objective=m) for m in members), doc="Two.")
+        objective = within(mixed(vocab=VOCAB), 60, (120, 90))
+    keys = jax.random.split(jax.random.key(0), 64)
+    lengths = np.full(64, 40, np.int32)
+    encoder, _ = objective.output_lengths(keys, lengths, raw_length=60)
+    assert set(np.asarray(encoder).tolist()) == {37, 81}  # 40 − 6 + 2 + 1, and 2 · 40 + 1
+
+
+def test_a_document_of_one_separator_fits_where_it_was_planned():
+    built = within(objectives["token_deletion"](vocab=VOCAB, mask_ratio=1.0), 8, (9, 9))
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(10, 900, 60).astype(np.uint16)
+    tokens[::4] = SEPARATOR
+    packing = Packing(sizes=(9, 9), most=4)
+    rows = sample_packed_rows(tokens, find_documents(tokens, SEPARATOR), built, packing, 100)
+    batch = jax.jit(lambda rows: corrupt(built, rows))(rows)
+    ends = (np.asarray(batch.encoder_input_tokens) == VOCAB.eos_id).sum()
+    assert ends == (rows.pieces.lengths > 0).sum()
+
+
 def test_what_cannot_be_packed_is_refused():
     scheduled = objectives["span_corruption"](vocab=VOCAB, noise_density=((0, 0.3), (1, 0.15)))
     with pytest.raises(UserError, match="noise_density of span_corruption follows a schedule"):
         within(scheduled, 40, (40, 40))
-    with pytest.raises(UserError, match="no room for two tokens in 1 positions"):
+    inside = Member(objective=scheduled.config), Member(objective=configure("prefix_lm"))
+    falling = Member(objective=configure("identity"), rate=((0, 1), (1, 0)))
+    with objectives.scope():
+        for name, members, found in (
+            ("one", inside, "objective.span_corruption.noise_density of one follows"),
+            ("two", (falling, inside[1]), "objective.rates of two follows"),
+        ):
+            with pytest.raises(UserError, match=found):
+                within(mixture(name, *members, doc="One.")(vocab=VOCAB), 40, (90, 90))
+    with pytest.raises(UserError, match="no room for a piece of 2 to 40 tokens .* in 1 positions"):
         within(objectives["masked_lm"](vocab=VOCAB), 40, (1, 0))
     with pytest.raises(UserError, match=r"data.encoder_length is needed to pack .* a mixture, ul2"):
         row_sizes(objectives["ul2"](vocab=VOCAB), 40, None, None)

@@ -1,12 +1,15 @@
 """The decorator, options, and errors at construction."""
 
+import json
 import math
+import re
 import subprocess
 import sys
 
 import pytest
 
 from jaxdenoise.errors import UserError
+from jaxdenoise.experiment import Experiment, from_dict, override, to_dict
 from jaxdenoise.objectives import configure, objective, objectives
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -168,3 +171,32 @@ def test_what_is_no_number_or_out_of_range_is_refused_by_every_objective(name):
 def test_values_of_another_kind_are_named_when_built(name, options, message):
     with pytest.raises(UserError, match=message):
         configure(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("masked_lm", {"unit": "words"}, "objective.unit is 'words'; it must be token, word, span"),
+        ("masked_diffusion", {"form": "MDLM"}, "objective.form is 'MDLM'; it must be mdlm, llada"),
+        ("prefix_lm", {"longest_output": ((0, 1.0), (1, 0.5))}, "it cannot follow a schedule"),
+    ],
+)
+def test_words_and_schedules_where_there_are_none_are_refused(name, options, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        configure(name, **options)
+
+
+def test_a_schedule_is_checked_between_its_points_too(vocab):
+    """Most spans are neither at the lowest density nor at the highest."""
+    config = configure("span_corruption", noise_density=((0, 0.1), (1, 0.95)))
+    config.check(100, sentinels=34)
+    with pytest.raises(UserError, match="noise spans but the vocabulary has only 100 sentinels"):
+        config.check(568, sentinels=100)
+
+
+def test_schedules_survive_a_file():
+    config = configure("masked_lm", noise_density=((0, 0.3), (1, 0.15)))
+    experiment = Experiment(objective=config)
+    assert from_dict(json.loads(json.dumps(to_dict(experiment)))) == experiment
+    changed = override(experiment, {"objective.noise_density": [[0, 0.4], [0.5, 0.2], [1, 0.1]]})
+    assert changed.objective.noise_density == ((0, 0.4), (0.5, 0.2), (1, 0.1))
