@@ -171,7 +171,7 @@ def mixture(name: str, *members: Member, doc: str) -> Recipe:
         return corruption.examples.prepend(example, ids[member], vocab)
 
     mixed.__name__ = mixed.__qualname__ = name
-    mixed.__module__ = inspect.stack()[1].frame.f_globals["__name__"]
+    mixed.__module__ = inspect.stack()[1].frame.f_globals.get("__name__", "__main__")
     mixed.__doc__ = inspect.cleandoc(doc)
     return objective(
         mixed,
