@@ -175,7 +175,16 @@ def _vocabulary() -> Vocabulary:
         named_ids=tuple(zip(names, range(4, 10), strict=True)),
         sentence_end_ids=(10, 11),
         continuation_ids=tuple(range(13, 32_000, 3)),
+        spellings=tuple(map(_spelling, range(32_128))),
     )
+
+
+def _spelling(token: int) -> tuple[int, ...]:
+    """One to seven of thirty characters, which are tokens themselves."""
+    if 30 <= token < 60:
+        return (token,)
+    size = token % 7 + 1 if 60 <= token < 32_000 else 0
+    return tuple(30 + (token + place) % 30 for place in range(size))
 
 
 def _text(vocab: Vocabulary) -> np.ndarray:
