@@ -38,7 +38,7 @@ def double_precision():
         yield
 
 
-FAST = ("encoder_decoder", "output_only")
+FAST = ("encoder_decoder",)
 
 
 @pytest.fixture(

@@ -114,10 +114,8 @@ def test_other_versions_are_only_told(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(
-    ("backend", "program"),
-    [pytest.param("single", "step", marks=pytest.mark.slow), ("pmap", "_fun")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "program"), [("single", "step"), ("pmap", "_fun")])
 def test_the_step_is_compiled_once_in_a_whole_run(tiny, backend, program, tmp_path, caplog):
     setup = build(override(tiny, {"training.backend": backend}))
     caplog.set_level(logging.WARNING, "jax")
