@@ -16,7 +16,6 @@ import numpy as np
 from jaxdenoise.arrays import Example, LossTerms, Projection, Rows
 from jaxdenoise.config import ModelConfig
 from jaxdenoise.corruption.examples import select
-from jaxdenoise.experiment import Experiment
 from jaxdenoise.losses import loss_terms, projected_terms
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives import Objective, configure
@@ -319,8 +318,3 @@ def output_only_against_full(context: float, rounds: int = 9) -> Compared:
 
 def _temporaries(compiled: Any) -> int:
     return int(compiled.memory_analysis().temp_size_in_bytes)
-
-
-def source_tokens(experiment: Experiment) -> int:
-    """Source tokens of a full batch."""
-    return experiment.training.batch_size * experiment.data.raw_length

@@ -171,7 +171,7 @@ def _step(name: str, experiment: Experiment, console: Console) -> dict[str, Any]
         pair = bench.corruption_in_step(setup)
     step = pair.medians[1]
     console.print(
-        f"{name} step: {bench.source_tokens(experiment) / step:,.0f} source tokens/s; "
+        f"{name} step: {setup.batches[0].lengths.sum() / step:,.0f} source tokens/s; "
         f"corruption is {pair.ratio:.2%} of its {step * 1e3:.0f} ms"
     )
     return pair.summary()

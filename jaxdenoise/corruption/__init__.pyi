@@ -8,4 +8,5 @@ from jaxdenoise.corruption import reorder as reorder
 from jaxdenoise.corruption import restore as restore
 from jaxdenoise.corruption import rewrite as rewrite
 from jaxdenoise.corruption import spans as spans
+from jaxdenoise.corruption import sums as sums
 from jaxdenoise.corruption import times as times

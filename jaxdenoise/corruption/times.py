@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxdenoise import keys
 from jaxdenoise.arrays import AnyArray
 
-GOLDEN = 0.6180339887
 _STEPS = 2**24
 _LEAST = 1 / _STEPS  # of a number whose quantile is taken
 
@@ -71,7 +71,7 @@ def of_blocks(
       >>> [round(float(time), 3) for time in of_blocks(0.25, 0.001, 4, 2)]
       [0.251, 0.251, 0.868, 0.868]
     """
-    steps = (np.arange(size) // block_length * GOLDEN) % 1.0
+    steps = (np.arange(size) // block_length * (keys.GOLDEN / 2**32)) % 1.0
     return _from(epsilon, (uniform + steps.astype(np.float32)) % 1.0)
 
 

@@ -22,6 +22,7 @@ from jaxdenoise import keys
 from jaxdenoise.arrays import AnyArray, Key, Pieces, Rows
 from jaxdenoise.corruption.lengths import Lengths
 from jaxdenoise.data.packing import pack_pieces
+from jaxdenoise.data.rows import ByStep
 from jaxdenoise.errors import require
 
 _CHUNK = 4096  # pieces whose lengths are computed together
@@ -242,41 +243,28 @@ def take_packed_rows(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedBatches(Sequence[Rows]):
-    """The batches of a run with packed rows, by index, like `rows.Batches`.
+class PackedBatches(ByStep):
+    """The batches of a run with packed rows.
 
     An epoch has as many rows as its plan, so that the place of a row is known once the epochs
     before it are planned: a run that goes on plans them anew, in seconds for a million pieces.
 
     Attributes:
-      tokens: Int[tokens], the stream of a split; may be memory-mapped.
-      documents: of that stream, from `find_documents`.
+      documents: of the stream, from `find_documents`.
       objective: from `objectives.packed.within`.
       packing: what a row has room for.
-      batch_size: B, over all devices.
-      steps: how many batches there are.
-      seed: of the experiment.
     """
 
-    tokens: np.ndarray
     documents: np.ndarray
     objective: Packable
     packing: Packing
-    batch_size: int
-    steps: int
-    seed: int
     _plans: dict[int, Plan] = field(default_factory=dict, repr=False, compare=False)
     _ends: list[tuple[int, int]] = field(default_factory=list, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, step: int) -> Rows:  # type: ignore[override]  # no slices: Grain's own
-        if not 0 <= step < self.steps:
-            raise IndexError(step)
-        first = step * self.batch_size
-        visits = [self._visit(first + i) for i in range(self.batch_size)]
+    def take(self, numbers: range) -> Rows:
+        """See `ByStep.take`."""
+        visits = [self._visit(number) for number in numbers]
         return take_packed_rows(self.tokens, self.objective, self.packing, visits, self.seed)
 
     @property

@@ -19,25 +19,45 @@ _SHUFFLE_ROUNDS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batches(Sequence[Rows]):
+class ByStep(Sequence[Rows]):
     """The batches of a run, by index: nothing is drawn, everything is looked up.
-
-    The stream is cut into rows of `raw_length`; the last one may be shorter. Each epoch visits
-    every row once, in an order that depends on the seed and the epoch alone.
 
     Attributes:
       tokens: Int[tokens], the stream of a split; may be memory-mapped.
-      raw_length: L.
       batch_size: B, over all devices.
       steps: how many batches there are.
       seed: of the experiment.
     """
 
     tokens: np.ndarray
-    raw_length: int
     batch_size: int
     steps: int
     seed: int
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Rows:  # type: ignore[override]  # Grain asks for no slices
+        if not 0 <= step < self.steps:
+            raise IndexError(step)
+        return self.take(range(step * self.batch_size, (step + 1) * self.batch_size))
+
+    def take(self, numbers: range) -> Rows:
+        """The rows of these numbers, counted from the begin of the run."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches(ByStep):
+    """The stream cut into rows of `raw_length`; the last one may be shorter.
+
+    Each epoch visits every row once, in an order that depends on the seed and the epoch alone.
+
+    Attributes:
+      raw_length: L.
+    """
+
+    raw_length: int
 
     def __post_init__(self):
         require(
@@ -51,18 +71,13 @@ class Batches(Sequence[Rows]):
         """Rows in the split."""
         return -(-len(self.tokens) // self.raw_length)
 
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, step: int) -> Rows:  # type: ignore[override]  # no slices: Grain's own
-        if not 0 <= step < self.steps:
-            raise IndexError(step)
-        first = step * self.batch_size
-        visits = [divmod(first + i, self.rows_per_epoch) for i in range(self.batch_size)]
+    def take(self, numbers: range) -> Rows:
+        """See `ByStep.take`."""
+        visits = [divmod(number, self.rows_per_epoch) for number in numbers]
         index = [self._row(epoch, place) for epoch, place in visits]
         epochs = np.array([epoch for epoch, _ in visits], np.uint32)
         rows = take_rows(self.tokens, self.raw_length, np.array(index), epochs, self.seed)
-        places = np.arange(first, first + self.batch_size) % 2**32
+        places = np.array(numbers) % 2**32
         return dataclasses.replace(rows, places=places.astype(np.uint32))
 
     def _row(self, epoch: int, place: int) -> int:

@@ -113,17 +113,15 @@ def masked_lm(
     masks, size = corruption.masks, tokens.shape[-1]
     where, how, which = jax.random.split(key, 3)
     share = jax.random.uniform(how, (size,))
-    if unit == "span":
+    if prediction_density is not None:
+        candidates = masks.maskable(tokens, length, vocab)
+        noise, predicted = _apart(where, candidates, noise_density, prediction_density)
+    elif unit == "span":
         noise, number = _spans(where, tokens, length, noise_density, vocab)
-        share = share[number]
+        share, predicted = share[number], noise
     else:
         draw = masks.words if unit == "word" else masks.iid if count == "iid" else masks.exact
-        noise = draw(where, tokens, length, noise_density, vocab)
-    predicted = noise
-    if prediction_density is not None:
-        noise, predicted = _apart(
-            where, masks.maskable(tokens, length, vocab), noise_density, prediction_density
-        )
+        predicted = noise = draw(where, tokens, length, noise_density, vocab)
     inputs = corruption.rewrite.replace_tokens(
         tokens,
         noise,
@@ -215,7 +213,7 @@ def _spans(
     begun = jnp.zeros(size, jnp.int32).at[spans.starts].add(1, mode="drop")
     inside = corruption.spans.to_mask(spans, size)
     ordinary = corruption.masks.maskable(tokens, length, vocab)
-    return inside & ordinary, jnp.maximum(jnp.cumsum(begun) - 1, 0)
+    return inside & ordinary, jnp.maximum(corruption.sums.running(begun) - 1, 0)
 
 
 def _apart(

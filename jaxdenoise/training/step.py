@@ -76,16 +76,24 @@ def corrupt(objective: Objective, rows: Rows, progress: Scalar | float = 1.0) ->
       rows: as the host sends them.
       progress: share of the training that is done, for options that follow a schedule.
     """
+    return _packed(objective, rows, _corrupt_alone(objective, rows.unpacked(), progress))
+
+
+def _corrupt_alone(objective: Objective, rows: Rows, progress: Scalar | float) -> Example:
+    """A batch of one example a row."""
 
     def one(key: Key, tokens: AnyArray, length: Scalar, uniform: AnyArray) -> Example:
         return objective(key, tokens, length, progress=progress, uniform=uniform)
 
-    alone = rows.unpacked()
-    batch = jax.vmap(one)(alone.keys, alone.tokens, alone.lengths, alone.uniforms)
+    return jax.vmap(one)(rows.keys, rows.tokens, rows.lengths, rows.uniforms)
+
+
+def _packed(objective: Objective, rows: Rows, alone: Example) -> Example:
+    """The examples of `rows.unpacked()` in rows; themselves where rows are not packed."""
     if rows.pieces is None:
-        return batch
+        return alone
     lengths, sizes = rows.pieces.lengths, rows.pieces.sizes
-    by_row = jax.tree.map(lambda x: x.reshape(*lengths.shape, *x.shape[1:]), batch)
+    by_row = jax.tree.map(lambda x: x.reshape(*lengths.shape, *x.shape[1:]), alone)
     pad = objective.vocab.pad_id
     return jax.vmap(lambda pieces, used: pack(pieces, used, sizes, pad))(by_row, lengths > 0)
 
@@ -184,7 +192,10 @@ def _sums(
     by_sequence: bool,
 ) -> tuple[AnyArray, tuple[Sums, Any]]:
     """The loss summed over rows; also all terms, what was lost of the targets, and peaks."""
-    batch = corrupt(objective, rows, progress)
+    single = rows.unpacked()
+    alone = _corrupt_alone(objective, single, progress)
+    batch = _packed(objective, rows, alone)
+    lost = _number(alone, model.stack, single.lengths > 0) - _number(batch, model.stack)
     if by_sequence:
         batch = _weigh_sequences(batch, model.stack)
     dropout_keys = rows.stream("dropout") if model.config.dropout_rate else None
@@ -197,11 +208,17 @@ def _sums(
         z_loss=z_loss,
         count=batch.count,
     )
-    lost = {
+    counts = {
         "clean_rows": jnp.sum(batch.count == 0, dtype=jnp.float32),
-        "lost_targets": jnp.sum(batch.unselected(model.stack)),
+        "lost_targets": jnp.sum(batch.unselected(model.stack)) + lost,
     }
-    return terms.loss, ((terms, lost), made.peaks)
+    return terms.loss, ((terms, counts), made.peaks)
+
+
+def _number(batch: Example, stack: str, used: AnyArray | bool = True) -> Float[AnyArray, ""]:
+    """How many targets the examples in use have."""
+    number = jnp.sum(batch.targets(stack)[1] != 0, axis=-1, dtype=jnp.float32)
+    return jnp.sum(jnp.where(used, number, 0))
 
 
 def _weigh_sequences(batch: Example, stack: str) -> Example:

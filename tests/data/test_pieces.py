@@ -222,6 +222,14 @@ def test_a_bound_on_the_lengths_of_one_member_is_not_that_of_another():
     assert set(np.asarray(encoder).tolist()) == {37, 81}  # 40 − 6 + 2 + 1, and 2 · 40 + 1
 
 
+def test_the_bound_of_token_deletion_is_exact_for_text():
+    built = objectives["token_deletion"](vocab=VOCAB)
+    lengths = np.arange(2, 41)
+    keys = jax.random.split(jax.random.key(0), len(lengths))
+    planned = built.output_lengths(keys, lengths, raw_length=40)
+    np.testing.assert_array_equal(planned.encoder, lengths - np.ceil(lengths * 0.15 - 1e-9) + 1)
+
+
 def test_a_document_of_one_separator_fits_where_it_was_planned():
     built = within(objectives["token_deletion"](vocab=VOCAB, mask_ratio=1.0), 8, (9, 9))
     rng = np.random.default_rng(0)

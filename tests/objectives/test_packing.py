@@ -4,13 +4,14 @@ import dataclasses
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from jaxdenoise.arrays import STACK_FIELDS, Pieces, Rows
 from jaxdenoise.losses import projected_terms
 from jaxdenoise.objectives import objectives
 from jaxdenoise.objectives.packed import within
-from jaxdenoise.training.step import corrupt
+from jaxdenoise.training.step import corrupt, init, make_step
 from tests.model.test_transformer import spread
 from tests.objectives.test_leakage import model_for
 
@@ -85,6 +86,19 @@ def compare(packed, alone):
         for row in range(2):
             chosen = np.flatnonzero(packed["loss_weights"][row] != 0)
             assert set(chosen) <= set(packed["selected"][row].tolist())
+
+
+def test_targets_that_packing_cuts_off_are_counted(vocab, rows):
+    """A plan leaves room for all; an objective that breaks its word is not silent."""
+    objective, tx = built("causal_lm", vocab), optax.sgd(0.1)
+    model = model_for(objective.shapes(24))
+    state = init(jax.random.key(0), model, tx)
+    step = jax.jit(make_step(objective, model, tx))
+    cut = rows.replace(pieces=rows.pieces.replace(sizes=(0, 20)))
+    for given, lost in ((rows, 0), (cut, (32 - 20) + (27 - 20))):
+        metrics = step(state, given)[1]
+        assert metrics["lost_targets"] == lost
+        assert metrics["targets"] == 32 + 27 - lost
 
 
 @pytest.mark.slow

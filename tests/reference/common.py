@@ -137,6 +137,14 @@ def number_weighted(weights: list[float]) -> int:
     return sum(weight > 0 for weight in weights)
 
 
+def output_length(rng: np.random.Generator, n: int, longest_output: float) -> int:
+    """1 to the longest output, uniformly; 0 if n < 2."""
+    if n < 2:
+        return 0
+    longest, _ = noise_counts(n, longest_output, 1.0)
+    return int(rng.integers(1, longest + 1))
+
+
 def sees_causally(size: int, together: int = 0) -> np.ndarray:
     """Bool[size, size], query by key: no later key, but the first `together` see each other."""
     seen = np.zeros((size, size), bool)

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from .common import Drawn, Result, decoder, noise_counts, number_weighted, sees_causally, to_list
+from .common import (
+    Drawn,
+    Result,
+    decoder,
+    number_weighted,
+    output_length,
+    sees_causally,
+    to_list,
+)
 
 
 def draw_causal_lm(rng: np.random.Generator, tokens: np.ndarray, vocab: Any) -> Drawn:
@@ -25,11 +33,8 @@ def causal_lm(tokens: np.ndarray, drawn: Drawn, vocab: Any) -> Result:
 def draw_causal_prefix_lm(
     rng: np.random.Generator, tokens: np.ndarray, vocab: Any, *, longest_output: float = 1.0
 ) -> Drawn:
-    """`output_length`: 1 to the longest one, uniformly; 0 if n < 2."""
-    if len(tokens) < 2:
-        return {"output_length": 0}
-    longest, _ = noise_counts(len(tokens), longest_output, 1.0)
-    return {"output_length": int(rng.integers(1, longest + 1))}
+    """`output_length` of the row."""
+    return {"output_length": output_length(rng, len(tokens), longest_output)}
 
 
 def causal_prefix_lm(

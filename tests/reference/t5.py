@@ -15,6 +15,7 @@ from .common import (
     encoder_decoder,
     noise_counts,
     ordinary,
+    output_length,
     random_ids,
     replace,
     runs,
@@ -202,11 +203,8 @@ def deshuffling(
 def draw_prefix_lm(
     rng: np.random.Generator, tokens: np.ndarray, vocab: Any, *, longest_output: float = 1.0
 ) -> Drawn:
-    """`output_length`: 1 to the longest one, uniformly; 0 if n < 2."""
-    if len(tokens) < 2:
-        return {"output_length": 0}
-    longest, _ = noise_counts(len(tokens), longest_output, 1.0)
-    return {"output_length": int(rng.integers(1, longest + 1))}
+    """`output_length` of the row."""
+    return {"output_length": output_length(rng, len(tokens), longest_output)}
 
 
 def prefix_lm(
