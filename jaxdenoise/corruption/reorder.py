@@ -42,7 +42,7 @@ def random_order(key: Key, moving: Bool[AnyArray, "L"]) -> Int[AnyArray, "L"]:
     """
     size = moving.shape[-1]
     labels = jnp.where(moving, masks.random_labels(key, size), np.uint32(2**32 - 1))
-    shuffled = jnp.sort(labels) & np.uint32(2 ** max(size - 1, 1).bit_length() - 1)
+    shuffled = jnp.sort(labels, stable=False) & np.uint32(2 ** max(size - 1, 1).bit_length() - 1)
     turn = sums.running(moving) - 1
     return jnp.where(moving, shuffled.astype(jnp.int32)[turn], jnp.arange(size))
 

@@ -254,6 +254,6 @@ def _random_subset(key: Key, population: Scalar, size: Scalar, capacity: int) ->
 def _sort(values: Int[AnyArray, "M"]) -> Int[AnyArray, "M"]:
     """Sorts distinct numbers; a few by counting the smaller ones, which has no branches."""
     if len(values) > FEW:
-        return jnp.sort(values)
+        return jnp.sort(values, stable=False)
     rank = jnp.sum(values[None, :] < values[:, None], axis=1)
     return jnp.sum(jnp.where(rank[:, None] == np.arange(len(values)), values[:, None], 0), axis=0)

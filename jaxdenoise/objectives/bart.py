@@ -350,11 +350,13 @@ def _infill(
     spans = corruption.spans.budget_spans(where, length, budget, chances, slots)
     most = int(lengths.budget_table(size, mask_ratio)[-1])  # tokens in spans
     if replace_length == 1:
-        written, kept = jnp.ones_like(spans.lengths), size - most
-    else:  # nothing or a mask for every token, but a mask where the span is empty
-        tokenwise = replace_length == -1
-        written = jnp.maximum(spans.lengths, 1) if tokenwise else spans.lengths == 0
-        kept = size if tokenwise else size - most
+        ids = _masks(how, slots, random_ratio, vocab)
+        inputs = corruption.rewrite.spans_to_mask(tokens, spans, ids, size - most + slots)
+        return inputs, length - spans.noise + spans.used
+    # Nothing or a mask for every token, but a mask where the span is empty.
+    tokenwise = replace_length == -1
+    written = jnp.maximum(spans.lengths, 1) if tokenwise else spans.lengths == 0
+    kept = size if tokenwise else size - most
     written = jnp.where(jnp.arange(slots) < spans.used, written, 0)
     ids = _masks(how, slots + most, random_ratio, vocab)
     inputs = corruption.rewrite.spans_to_ids(tokens, length, spans, written, ids, kept + slots)
