@@ -12,9 +12,17 @@ from jaxdenoise.ablation import config_files, load_ablation
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.commands.show_results import print_comparison, print_results
 from jaxdenoise.data.store import prepare
-from jaxdenoise.errors import unknown
-from jaxdenoise.experiment import Experiment, experiments, load_experiments, override
+from jaxdenoise.errors import require, unknown
+from jaxdenoise.experiment import (
+    Experiment,
+    experiments,
+    flatten,
+    load_experiments,
+    override,
+    to_dict,
+)
 from jaxdenoise.flags import parse_flags, split_flags, take_single
+from jaxdenoise.training import processes
 from jaxdenoise.training.run_directory import RUNS, RunDirectory, default_directory
 
 USAGE = """usage: jaxdenoise train EXPERIMENT|CONFIG [--field value …]
@@ -24,7 +32,16 @@ Trains an experiment, or every run of a config; the same command continues what 
 
   --run-dir DIR    where the run goes (default: runs/NAME-HASH8)
   --module NAME    a Python module that registers experiments of your own; may be repeated names
+  --profile A:B    write a trace of steps A to B - 1 for XProf into the run directory
+
+Several processes, each started with the same command (`jaxdenoise launch` does it for you):
+
+  --processes auto            ask the cluster: SLURM, a TPU pod, GKE, Open MPI
+  --processes N --process I --coordinator HOST:PORT
+                              this is number I, process 0 listens at HOST:PORT
+  --patience SECONDS          how long to wait for the others (default: 300)
 """
+MEMBERSHIP = ("processes", "process", "coordinator", "patience")
 
 
 def run(args: Sequence[str]) -> int:
@@ -37,6 +54,7 @@ def run(args: Sequence[str]) -> int:
     changes = split_flags([arg for arg in rest if arg not in ("--help", "-h")])
     load_experiments(tuple(changes.pop("module", ())))
     directory = take_single(changes, "run_dir")
+    member = _membership(changes)
     console = make_console()
     config = _find_config(target)
     if config is not None and asks_help:
@@ -50,6 +68,10 @@ def run(args: Sequence[str]) -> int:
         parse_flags(experiment, ["--help"], program=f"jaxdenoise train {target}")
     experiment = override(experiment, changes)
     place = RunDirectory(Path(directory)) if directory else default_directory(target, experiment)
+    if member is not None:
+        processes.join(member, Path(f"{place.path}.arrived"))
+        processes.agree({**flatten(to_dict(experiment)), "run_dir": str(place.path)})
+        console.quiet = not processes.first()
     results = train_one(target, experiment, place, console)
     return 130 if results is None else 0
 
@@ -62,7 +84,7 @@ def train_one(
     What needs no arrays comes first, so that a mistake shows before JAX is loaded.
     """
     place.check(experiment)
-    store = prepare(experiment.data, console=console)
+    store = processes.first_before_others(lambda: prepare(experiment.data, console=console))
     if skipped := store.manifest["bad_records"]:
         console.print(f"skipped {len(skipped)} bad records, first: {skipped[0]}", style="yellow")
     place.check(experiment, store.manifest)
@@ -81,10 +103,22 @@ def train_one(
             "and the same command goes on from there"
         )
         return None
+    if not processes.first():
+        return results
     write_report([place.path], place.report)
     print_results(results, console)
     console.print(f"report: {place.report}", soft_wrap=True)
     return results
+
+
+def _membership(changes: dict[str, Any]) -> processes.Membership | None:
+    """Of this process among several; None if it is alone."""
+    number, *others = (take_single(changes, name) for name in MEMBERSHIP)
+    if number is None:
+        given = [name for name, value in zip(MEMBERSHIP[1:], others, strict=True) if value]
+        require(not given, f"--{' and --'.join(given)} need --processes; give it too")
+        return None
+    return processes.Membership.of(number, *others)
 
 
 def _train_config(

@@ -262,7 +262,7 @@ class PackedBatches(ByStep):
     _ends: list[tuple[int, int]] = field(default_factory=list, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def take(self, numbers: range) -> Rows:
+    def take(self, numbers: Sequence[int]) -> Rows:
         """See `ByStep.take`."""
         visits = [self._visit(number) for number in numbers]
         return take_packed_rows(self.tokens, self.objective, self.packing, visits, self.seed)

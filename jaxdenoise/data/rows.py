@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import grain
 import numpy as np
@@ -27,12 +28,14 @@ class ByStep(Sequence[Rows]):
       batch_size: B, over all devices.
       steps: how many batches there are.
       seed: of the experiment.
+      part: places in a batch of the rows that are read; None for all.
     """
 
     tokens: np.ndarray
     batch_size: int
     steps: int
     seed: int
+    part: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return self.steps
@@ -40,9 +43,15 @@ class ByStep(Sequence[Rows]):
     def __getitem__(self, step: int) -> Rows:  # type: ignore[override]  # Grain asks for no slices
         if not 0 <= step < self.steps:
             raise IndexError(step)
-        return self.take(range(step * self.batch_size, (step + 1) * self.batch_size))
+        first = step * self.batch_size
+        places = range(self.batch_size) if self.part is None else self.part
+        return self.take([first + place for place in places])
 
-    def take(self, numbers: range) -> Rows:
+    def only(self, places: Iterable[int]) -> Self:
+        """The same batches, but of each only the rows at these places."""
+        return dataclasses.replace(self, part=tuple(map(int, places)))
+
+    def take(self, numbers: Sequence[int]) -> Rows:
         """The rows of these numbers, counted from the begin of the run."""
         raise NotImplementedError
 
@@ -71,7 +80,7 @@ class Batches(ByStep):
         """Rows in the split."""
         return -(-len(self.tokens) // self.raw_length)
 
-    def take(self, numbers: range) -> Rows:
+    def take(self, numbers: Sequence[int]) -> Rows:
         """See `ByStep.take`."""
         visits = [divmod(number, self.rows_per_epoch) for number in numbers]
         index = [self._row(epoch, place) for epoch, place in visits]

@@ -38,6 +38,7 @@ def projected_terms(
     z_loss: float = 0.0,
     count: Float[AnyArray, "B"] | None = None,
     chunk: int | None = None,
+    devices: int = 1,
 ) -> LossTerms:
     """As `loss_terms(projection(hidden), …)`, by chunks of positions.
 
@@ -52,7 +53,9 @@ def projected_terms(
       loss: per-token loss of (logits, targets).
       z_loss: coefficient of log(Z)².
       count: Float[B], what each example divides by; the number of its targets if None.
-      chunk: positions at a time, of all B rows; by default as many as make `CHUNK_LOGITS`.
+      chunk: positions at a time, of all B rows; by default as many as make `CHUNK_LOGITS` on each
+        device.
+      devices: that the logits are spread over.
 
     Raises:
       UserError: a chunk below 1, weights of another shape, or a loss that does not give one number
@@ -69,7 +72,7 @@ def projected_terms(
     weights = valid_weights(targets, jnp.asarray(weights), projection.kernel.shape[-1])
     hidden = jnp.where(weights[..., None] != 0, hidden, 0)
     projection = jax.tree.map(lambda x: x.astype(wide(x.dtype)), projection)
-    chunks = _Chunks.of(hidden, projection, chunk)
+    chunks = _Chunks.of(hidden, projection, chunk, devices)
 
     def per_token(logits: AnyArray, targets: AnyArray) -> TokenValues:
         return token_values(logits, targets, loss=loss, z_loss=z_loss)
@@ -109,9 +112,11 @@ class _Chunks(NamedTuple):
     size: int
 
     @classmethod
-    def of(cls, hidden: AnyArray, projection: Projection, size: int | None) -> _Chunks:
+    def of(
+        cls, hidden: AnyArray, projection: Projection, size: int | None, devices: int = 1
+    ) -> _Chunks:
         rows, total, _ = hidden.shape
-        fitting = CHUNK_LOGITS // max(rows * projection.kernel.shape[-1], 1)
+        fitting = CHUNK_LOGITS * devices // max(rows * projection.kernel.shape[-1], 1)
         wanted = max(fitting, 1) if size is None else size
         require(wanted >= 1, f"chunk is {size}; it must be at least 1")
         number = max(-(-total // wanted), 1)

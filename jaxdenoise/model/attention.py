@@ -18,6 +18,7 @@ from jaxdenoise.arrays import AnyArray, wide
 from jaxdenoise.config import ModelConfig
 from jaxdenoise.model.layers import Hidden, Initializer, Layer, dense, matrix_init, rms_norm
 from jaxdenoise.model.positions import rotate
+from jaxdenoise.model.sharding import is_cut
 from jaxdenoise.model.streams import Reach, Sight, Streams, Surroundings
 
 HIDDEN_LOGIT = -1e9  # finite, so that a query which sees nothing gives no NaN
@@ -187,12 +188,14 @@ class Attention(Layer):
         for name, size in columns.items():
             rows = inner if name == "out" else config.width
             init = query_init(config) if name == "query" else matrix_init(config)
-            weights[name] = self.computed(self.weight(name, init, (rows, size)))
+            axes = ("heads", "embed") if name == "out" else ("embed", "heads")
+            weights[name] = self.factor(name, init, (rows, size), axes)
             if config.biases:
-                bias = self.weight(f"{name}_bias", nn.initializers.zeros, (size,))
-                weights[f"{name}_bias"] = self.computed(bias)
+                zeros = nn.initializers.zeros
+                weights[f"{name}_bias"] = self.factor(f"{name}_bias", zeros, (size,), axes[1:])
         for name in ("query_norm", "key_norm") if config.qk_norm else ():
-            weights[name] = self.weight(name, nn.initializers.ones, (config.head_width,))
+            ones, shape = nn.initializers.ones, (config.head_width,)
+            weights[name] = self.weight(name, ones, shape, ("rest",))
         return weights
 
     def _project(
@@ -205,9 +208,12 @@ class Attention(Layer):
     ) -> list[Heads]:
         """Queries, keys or values by head; one product for all is faster than one for each."""
         kernels = [weights[name] for name in names]
-        product = dense(x, jnp.concatenate(kernels, axis=1) if len(names) > 1 else kernels[0])
-        ends = np.cumsum([kernel.shape[1] for kernel in kernels])[:-1]
-        parts = zip(names, jnp.split(product, ends, axis=1), strict=True)
+        if len(names) > 1 and not is_cut("heads"):  # joined, the parts would change devices
+            ends = np.cumsum([kernel.shape[1] for kernel in kernels])[:-1]
+            products = jnp.split(dense(x, jnp.concatenate(kernels, axis=1)), ends, axis=1)
+        else:
+            products = [dense(x, kernel) for kernel in kernels]
+        parts = zip(names, products, strict=True)
         return [self._by_head(name, part, weights, positions, reach) for name, part in parts]
 
     def _by_head(

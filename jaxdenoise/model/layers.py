@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from jaxdenoise.arrays import AnyArray, wide
 from jaxdenoise.config import ModelConfig
+from jaxdenoise.model.sharding import Axes, gathered, named
 
 Hidden = Float[AnyArray, "T width"]
 Initializer = nn.initializers.Initializer
@@ -60,23 +61,42 @@ class Layer(nn.Module):
     config: ModelConfig
 
     def weight(
-        self, name: str, init: Initializer, shape: tuple[int, ...], *, frozen: bool = False
+        self,
+        name: str,
+        init: Initializer,
+        shape: tuple[int, ...],
+        axes: Axes,
+        *,
+        frozen: bool = False,
     ) -> jax.Array:
-        """The parameter of that name, float32 when fresh."""
-        value = self.param(name, init, shape, jnp.float32)
+        """The parameter of that name, float32 when fresh; `axes` are the names of `sharding`."""
+        value = self.param(name, named(init, axes), shape, jnp.float32)
         return jax.lax.stop_gradient(value) if frozen else value
 
-    def kernel(self, name: str, rows: int, columns: int, *, frozen: bool = False) -> jax.Array:
-        """A matrix [rows, columns], in the compute dtype."""
-        init = matrix_init(self.config)
-        return self.computed(self.weight(name, init, (rows, columns), frozen=frozen))
+    def factor(
+        self,
+        name: str,
+        init: Initializer,
+        shape: tuple[int, ...],
+        axes: Axes,
+        *,
+        frozen: bool = False,
+    ) -> jax.Array:
+        """A parameter in the compute dtype, whole where a mesh cuts its width."""
+        return gathered(self.computed(self.weight(name, init, shape, axes, frozen=frozen)), axes)
 
-    def offset(self, name: str, x: AnyArray, *, frozen: bool = False) -> AnyArray:
+    def kernel(
+        self, name: str, shape: tuple[int, int], axes: Axes, *, frozen: bool = False
+    ) -> jax.Array:
+        """A matrix, in the compute dtype."""
+        return self.factor(name, matrix_init(self.config), shape, axes, frozen=frozen)
+
+    def offset(self, name: str, x: AnyArray, axis: str, *, frozen: bool = False) -> AnyArray:
         """X plus the bias of that name, where the model has biases."""
         if not self.config.biases:
             return x
-        bias = self.weight(name, nn.initializers.zeros, x.shape[-1:], frozen=frozen)
-        return x + self.computed(bias)
+        zeros = nn.initializers.zeros
+        return x + self.factor(name, zeros, x.shape[-1:], (axis,), frozen=frozen)
 
     def computed(self, value: jax.Array) -> jax.Array:
         """The value in the compute dtype."""
@@ -116,10 +136,11 @@ class Norm(Layer):
     @nn.compact
     def __call__(self, x: Float[AnyArray, "... width"], frozen: bool = False) -> AnyArray:
         shape = x.shape[-1:]
-        scale = self.weight("scale", nn.initializers.ones, shape, frozen=frozen)
+        scale = self.weight("scale", nn.initializers.ones, shape, ("embed",), frozen=frozen)
+        scale = gathered(scale, ("embed",))
         if self.config.norm == "rms":
             return rms_norm(x, scale, self.config.norm_epsilon)
-        bias = self.weight("bias", nn.initializers.zeros, shape, frozen=frozen)
+        bias = self.weight("bias", nn.initializers.zeros, shape, ("embed",), frozen=frozen)
         precise = x.astype(wide(x.dtype))
         centred = precise - jnp.mean(precise, axis=-1, keepdims=True)
         return (rms_norm(centred, scale, self.config.norm_epsilon) + bias).astype(x.dtype)
@@ -135,16 +156,19 @@ class MLP(Layer):
     def __call__(self, x: Hidden, frozen: bool = False) -> Hidden:
         config, activation = self.config, ACTIVATIONS[self.config.activation]
 
-        def project(name: str, x: AnyArray, rows: int, columns: int) -> AnyArray:
-            product = dense(x, self.kernel(name, rows, columns, frozen=frozen))
-            return self.offset(f"{name}_bias", product, frozen=frozen)
+        sizes = {"embed": config.width, "mlp": config.mlp_width}
+
+        def project(name: str, x: AnyArray, *axes: str) -> AnyArray:
+            shape = sizes[axes[0]], sizes[axes[1]]
+            product = dense(x, self.kernel(name, shape, axes, frozen=frozen))
+            return self.offset(f"{name}_bias", product, axes[1], frozen=frozen)
 
         if config.gated:
-            hidden = activation(project("wi_0", x, config.width, config.mlp_width))
-            hidden = hidden * project("wi_1", x, config.width, config.mlp_width)
+            hidden = activation(project("wi_0", x, "embed", "mlp"))
+            hidden = hidden * project("wi_1", x, "embed", "mlp")
         else:
-            hidden = activation(project("wi", x, config.width, config.mlp_width))
-        return project("wo", Dropout(config)(hidden), config.mlp_width, config.width)
+            hidden = activation(project("wi", x, "embed", "mlp"))
+        return project("wo", Dropout(config)(hidden), "mlp", "embed")
 
 
 class PredictionHead(Layer):
@@ -156,7 +180,8 @@ class PredictionHead(Layer):
     @nn.compact
     def __call__(self, x: Hidden) -> Hidden:
         width = self.config.width
-        hidden = self.offset("bias", dense(x, self.kernel("kernel", width, width)))
+        kernel = self.kernel("kernel", (width, width), ("embed", "rest"))
+        hidden = self.offset("bias", dense(x, kernel), "embed")
         return Norm(self.config, name="norm")(ACTIVATIONS[self.config.activation](hidden))
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from jaxdenoise.arrays import AnyArray, Example, Key, Params, Projection
 from jaxdenoise.config import ModelConfig, check_gradients
 from jaxdenoise.errors import require
+from jaxdenoise.model.sharding import batch_axes, names_of, unboxed
 from jaxdenoise.model.transformer import Transformer, predicting_stack
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -56,8 +57,8 @@ class Model:
         return Transformer(self.config, self.vocab_size)
 
     @cached_property
-    def _init(self) -> Callable[[Key], Params]:
-        """One program instead of one for each operation of each parameter."""
+    def _init(self) -> Callable[[Key], Any]:
+        """Fresh parameters, in boxes that name their axes."""
         ids = jnp.zeros(1, jnp.int32)
         example = Example(
             encoder_input_tokens=ids,
@@ -70,11 +71,20 @@ class Model:
             module(example)
             module.projection()
 
-        return jax.jit(lambda key: self._module.init(key, method=init)["params"])
+        return lambda key: self._module.init(key, method=init)["params"]
+
+    @cached_property
+    def _init_at_once(self) -> Callable[[Key], Params]:
+        """One program instead of one for each operation of each parameter."""
+        return jax.jit(lambda key: unboxed(self._init(key)))
 
     def init(self, key: Key) -> Params:
         """Fresh parameters in float32. They depend on the key and the shape alone."""
-        return self._init(key)
+        return self._init_at_once(key)
+
+    def axes(self) -> Any:
+        """The names of each parameter's axes: a PyTree of `PartitionSpec`s; see `sharding`."""
+        return names_of(jax.eval_shape(self._init, jax.random.key(0)))
 
     def forward(
         self,
@@ -111,7 +121,7 @@ class Model:
                 variables, example, gradients, everywhere, rngs=rngs, mutable=["intermediates"]
             )
 
-        hidden, variables = jax.vmap(apply)(batch, dropout_keys)
+        hidden, variables = jax.vmap(apply, spmd_axis_name=batch_axes())(batch, dropout_keys)
         peaks = jax.tree.map(lambda x: jnp.max(x, axis=0), variables["intermediates"])
         return Forward(hidden, self.projection(params, gradients=gradients), peaks)
 

@@ -86,7 +86,7 @@ class RelativeBias(Layer):
         config = self.config
         init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
         shape = (config.relative_buckets, config.heads)
-        table = self.weight("table", init, shape, frozen=frozen)
+        table = self.weight("table", init, shape, ("rest", "heads"), frozen=frozen)
 
         def bucket(distance: Int[AnyArray, "*N"]) -> Int[AnyArray, "*N"]:
             return relative_bucket(
@@ -123,6 +123,7 @@ class LearnedPositions(Layer):
         self, positions: Int[AnyArray, "T"], frozen: bool = False
     ) -> Float[AnyArray, "T width"]:
         shape = (self.config.max_positions, self.config.width)
-        table = self.weight("embedding", embedding_init(self.config), shape, frozen=frozen)
+        axes = ("rest", "embed")
+        table = self.weight("embedding", embedding_init(self.config), shape, axes, frozen=frozen)
         # Rows that count up too far are refused when the model is applied; given positions clip.
         return jnp.take(table, positions, axis=0, mode="clip").astype(self.config.compute_dtype)

@@ -32,6 +32,7 @@ from jaxdenoise.model.layers import (
     matrix_init,
 )
 from jaxdenoise.model.positions import LearnedPositions, RelativeBias
+from jaxdenoise.model.sharding import by_example, gathered
 from jaxdenoise.model.streams import (
     Reach,
     Sight,
@@ -58,7 +59,7 @@ class Block(Layer):
     ) -> tuple[Streams, None]:
         config = self.config
         streams = tuple(self.perturb(f"stream_{n}", x) for n, x in enumerate(streams))
-        streams = streams[0], *map(jax.lax.stop_gradient, streams[1:])
+        streams = by_example(streams[0]), *map(jax.lax.stop_gradient, streams[1:])
         merged = self.crosses and config.merged_attention
         attention = Attention(config, "merged" if merged else "self", name="self_attention")
         streams = self._add("self_attention", streams, lambda xs: attention(xs, around, reach))
@@ -167,14 +168,16 @@ class Transformer(Layer):
     def setup(self):
         config, shape = self.config, (self.vocab_size, self.config.width)
         init = embedding_init(config)
-        self.embedding = self.weight("embedding", init, shape)
+        axes = ("vocab", "embed")
+        self.embedding = self.weight("embedding", init, shape, axes)
         if config.architecture == "encoder_decoder" and not config.shared_embedding:
-            self.decoder_embedding = self.weight("decoder_embedding", init, shape)
+            self.decoder_embedding = self.weight("decoder_embedding", init, shape, axes)
         if not config.tied_embeddings:
-            self.kernel_of_projection = self.weight("projection", matrix_init(config), shape[::-1])
+            init = matrix_init(config)
+            self.kernel_of_projection = self.weight("projection", init, shape[::-1], axes[::-1])
         if config.prediction_bias:
             self.prediction_bias = self.weight(
-                "prediction_bias", nn.initializers.zeros, (self.vocab_size,)
+                "prediction_bias", nn.initializers.zeros, (self.vocab_size,), ("vocab",)
             )
         if config.prediction_head:
             self.prediction = PredictionHead(config)
@@ -231,9 +234,11 @@ class Transformer(Layer):
         """How hidden states become logits."""
         config, bias = self.config, self.prediction_bias if self.config.prediction_bias else None
         if not config.tied_embeddings:
-            return Projection(self.kernel_of_projection, bias)
+            kernel = gathered(self.kernel_of_projection, ("embed", "vocab"))
+            return Projection(kernel, bias)
         scale = config.width**-0.5 if config.scaled_projection else 1.0
-        return Projection(self._table(predicting_stack(config)).T, bias, scale)
+        table = gathered(self._table(predicting_stack(config)), ("vocab", "embed"))
+        return Projection(table.T, bias, scale)
 
     def _decode_outputs(self, example: Example, everywhere: bool) -> Hidden:
         """A lone decoder whose gradients flow through the positions that predict, and no others."""
@@ -266,7 +271,7 @@ class Transformer(Layer):
         table = self._table(stack)
         table = jax.lax.stop_gradient(table) if frozen else table
         # Outside the vocabulary, where padding may be: the nearest row, since NaN would spread.
-        return self.computed(jnp.take(table, tokens, axis=0, mode="clip"))
+        return by_example(self.computed(jnp.take(table, tokens, axis=0, mode="clip")))
 
     def _table(self, stack: str) -> Float[AnyArray, "V width"]:
         own = stack == "decoder" and self.config.architecture == "encoder_decoder"

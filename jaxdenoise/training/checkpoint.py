@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jaxdenoise.arrays import TrainState
@@ -33,10 +32,13 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, step: int, fingerprint: dict[str, Any]) -> None:
-        """Starts saving; the state is copied before this returns, the files are written later."""
+        """Starts saving; the state is copied before this returns, the files are written later.
+
+        Of several processes, each writes what it holds.
+        """
         if step != self.latest():
-            named = _as_dict(jax.device_get(state))
-            about = {"checksum": _checksum(named), "fingerprint": fingerprint}
+            named = _as_dict(state)
+            about = {"checksum": int(_checksum(named)), "fingerprint": fingerprint}
             both = {"state": ocp.args.StandardSave(named), "about": ocp.args.JsonSave(about)}
             self._manager.save(step, args=ocp.args.Composite(**both))
 
@@ -47,20 +49,17 @@ class Checkpoints:
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """Reads a step (the latest by default) into arrays of the shapes and dtypes of `like`.
 
-        They come to this process' first device, whatever device wrote them.
+        They come to where `like` says, or to this process' first device, whatever device wrote
+        them.
 
         Raises:
           UserError: what is on disk is not what was saved.
         """
         step = self.latest() if step is None else step
         named = _as_dict(like)
-        here = first_device()
-        shapes = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-            for name, leaf in named.items()
-        }
+        shapes = {name: _where(leaf) for name, leaf in named.items()}
         restored = self._read(step, state=ocp.args.StandardRestore(shapes))
-        if _checksum(restored) != self._about(step).get("checksum"):
+        if int(_checksum(restored)) != self._about(step).get("checksum"):
             raise self._damaged(step)
         leaves = [restored[name] for name in named]  # the state's order; a PyTree's is the names'
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
@@ -92,9 +91,35 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in flat}
 
 
-def _checksum(named: dict[str, Any]) -> int:
-    """crc32 of all leaves in the order of their names: a flipped bit on disk is not trained on."""
-    total = 0
-    for name in sorted(named):
-        total = zlib.crc32(np.ascontiguousarray(named[name]).tobytes(), total)
+def _where(leaf: Any) -> jax.ShapeDtypeStruct:
+    place = getattr(leaf, "sharding", None) or first_device()
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+
+@jax.jit
+def _checksum(named: dict[str, jax.Array]) -> jax.Array:
+    """UInt32[]: every word of every leaf times an odd number of its place, summed modulo 2³².
+
+    Whatever devices hold the parts, the sum is the same, and a word that differs changes it: a
+    flipped bit on disk is not trained on.
+    """
+    total = jnp.uint32(0)
+    for number, name in enumerate(sorted(named)):
+        words = _words(named[name])
+        place = jnp.uint32(number)
+        for axis in range(words.ndim):
+            along = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+            place = place * jnp.uint32(0x01000193) + along
+        factor = place * jnp.uint32(0x9E3779B2) | jnp.uint32(1)
+        total += jnp.sum(words * factor, dtype=jnp.uint32)
     return total
+
+
+def _words(x: jax.Array) -> jax.Array:
+    """The bits of an array, as UInt32."""
+    bits = 8 * x.dtype.itemsize
+    if x.dtype == jnp.bool_ or bits < 32:
+        kind = jnp.uint8 if x.dtype == jnp.bool_ else jnp.dtype(f"uint{bits}")
+        x = x.astype(kind) if x.dtype == jnp.bool_ else jax.lax.bitcast_convert_type(x, kind)
+        return x.astype(jnp.uint32)
+    return jax.lax.bitcast_convert_type(x, jnp.uint32)

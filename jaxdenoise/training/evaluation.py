@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from jaxdenoise.arrays import Example, LossTerms, Params, Rows
 from jaxdenoise.data.baselines import Baselines
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
+from jaxdenoise.training.parallel import Backend
 from jaxdenoise.training.step import corrupt, make_evaluation
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -27,28 +27,34 @@ class Evaluator:
       model: of the run.
       rows: held-out rows; their corruption follows from their ids, the same for every run.
       token_bytes: Int[V], to give bits per byte.
+      backend: where it runs.
 
     Attributes:
       corrupted: the rows as `Example`s, in chunks.
     """
 
-    def __init__(self, objective: Objective, model: Model, rows: Rows, token_bytes: np.ndarray):
+    def __init__(
+        self,
+        objective: Objective,
+        model: Model,
+        rows: Rows,
+        token_bytes: np.ndarray,
+        backend: Backend,
+    ):
         objective = objective.for_evaluation()
-        self._chunks = _chunks(rows)
+        self._backend, self._chunks = backend, _chunks(rows, backend.parts)
         compiled = jax.jit(corrupt, static_argnums=0)
         self.corrupted = [jax.device_get(compiled(objective, chunk)) for chunk in self._chunks]
         self._targets = [
             _text_targets(batch, model.stack, objective.vocab) for batch in self.corrupted
         ]
         self._bytes = sum(int(token_bytes[targets].sum()) for _, targets in self._targets)
-        self._evaluate: Callable[[Params, Rows], dict[str, LossTerms]] = jax.jit(
-            make_evaluation(objective, model)
-        )
+        self._evaluate = backend.evaluation(make_evaluation(objective, model))
 
     def __call__(self, params: Params) -> dict[str, float]:
         """Loss in nats and accuracy, on text and on special targets; bits per byte of the text."""
-        parts = [jax.device_get(self._evaluate(params, chunk)) for chunk in self._chunks]
-        sums = jax.tree.map(lambda *terms: math.fsum(map(float, terms)), *parts)
+        parts = [self._evaluate(params, chunk) for chunk in self._mine()]
+        sums: dict[str, Any] = jax.tree.map(lambda *terms: math.fsum(map(float, terms)), *parts)
         result = {}
         for name, terms in sums.items():
             result[f"{name}_loss"] = terms.loss / max(terms.weight, 1)
@@ -70,6 +76,11 @@ class Evaluator:
             for name in losses
         }
 
+    def _mine(self) -> list[Rows]:
+        """Of each chunk the rows that this process reads."""
+        chosen = self._backend.rows(len(self._chunks[0].lengths))
+        return [jax.tree.map(lambda x: x[chosen], chunk) for chunk in self._chunks]
+
     def _bits_per_byte(self, nats: float) -> float:
         return nats / math.log(2) / max(self._bytes, 1)
 
@@ -80,10 +91,10 @@ def gap_closed(result: dict[str, float], baselines: dict[str, Any]) -> float:
     return (unigram - result["text_loss"]) / (unigram - bigram)
 
 
-def _chunks(rows: Rows) -> list[Rows]:
-    """The rows in pieces of one size; the last is filled up with rows of no tokens."""
+def _chunks(rows: Rows, parts: int) -> list[Rows]:
+    """The rows in pieces of one size, which `parts` divides; filled up with rows of no tokens."""
     total = len(rows.lengths)
-    size = min(CHUNK, total)
+    size = -(-min(CHUNK, total) // parts) * parts
     filled = jax.tree.map(lambda x: np.pad(x, [(0, -total % size)] + [(0, 0)] * (x.ndim - 1)), rows)
     starts = range(0, total, size)
     return [jax.tree.map(lambda x, s=start: x[s : s + size], filled) for start in starts]

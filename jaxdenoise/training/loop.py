@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from rich.console import Console
 from jaxdenoise.arrays import Rows, TrainState
 from jaxdenoise.data.rows import iterate
 from jaxdenoise.optim import build_schedule
+from jaxdenoise.training import processes
 from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.evaluation import Evaluator
 from jaxdenoise.training.fingerprint import take_fingerprint
@@ -43,15 +45,18 @@ class Clock:
       stepping: everything between the first step and the last but evaluations and saving.
       waiting: of that, blocked on the next batch; an upper bound of what it costs, since the
         device may be busy meanwhile.
-      source_tokens: tokens of the rows, before corruption and without padding.
+      source_tokens: tokens of the rows, before corruption and without padding; of several
+        processes an estimate from this one's.
+      share: rows of a batch by those of them that this process reads.
     """
 
     total: float = 0.0
     compiling: float = 0.0
     stepping: float = 0.0
     waiting: float = 0.0
-    source_tokens: int = 0
+    source_tokens: float = 0
     steps: int = 0
+    share: float = 1.0
     _mark: float = field(default_factory=time.perf_counter, repr=False)
 
     def start(self) -> None:
@@ -92,24 +97,26 @@ def run_steps(
       evaluator: of held-out rows.
       console: for the progress line.
       start: updates made so far.
-      state: of that step, not placed.
+      state: of that step, whole.
 
     Returns:
-      The final state, one copy of it, and where the time went.
+      The final state, whole, and where the time went.
 
     Raises:
       Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     training, backend = setup.experiment.training, setup.backend
-    clock, begin = Clock(), time.perf_counter()
+    batches = setup.batches.only(backend.rows(training.batch_size))
+    share = training.batch_size / len(backend.rows(training.batch_size))
+    clock, begin = Clock(share=share), time.perf_counter()
     with console.status("compiling"):
         state = backend.place(state)
-        step = backend.compile(setup.step(), state, backend.split(setup.batches[0]))
+        step = backend.compile(setup.step(), state, backend.split(batches[0]))
     clock.compiling = clock.stop()
     log = _Log(setup, metrics, clock, console)
     size = setup.store.tokenizer.vocab.size
     reading = {"threads": training.reading_threads, "vocabulary_size": size}
-    feed = iterate(setup.batches, start=start, **reading)
+    feed = iterate(batches, start=start, **reading)
     with ProgressLine(console, training.steps) as line, _signals() as stop:
         clock.start()
         for number, rows in enumerate(_timed(feed, clock), start + 1):
@@ -119,7 +126,7 @@ def run_steps(
                 log.hold(number, values)
             evaluates = number % training.evaluate_every == 0 and number < training.steps
             saves = number % training.checkpoint_every == 0 or number == training.steps
-            stops = stop.requested and number < training.steps  # read once: it may change below
+            stops = stop.agreed(number) and number < training.steps  # once: it may change below
             if evaluates or saves or stops:
                 log.flush(line)
                 clock.stepping += clock.stop()
@@ -149,7 +156,7 @@ class _Log:
         # All at once and beforehand: on the device each would wait for the step under way.
         self._rates = np.asarray(jax.vmap(schedule)(np.arange(training.steps)))
         self._held: tuple[int, Metrics] | None = None
-        self._before = (0.0, 0.0, 0)
+        self._before = (0.0, 0.0, 0.0)
 
     def hold(self, number: int, values: Metrics) -> None:
         self._held = number, values
@@ -202,11 +209,18 @@ class _Stop:
 
     requested = False
 
+    def agreed(self, step: int) -> bool:
+        """Whether the run stops behind this step; of several processes all, if one was told to."""
+        return processes.stop_agreed(step) if processes.joined() else self.requested
+
 
 @contextlib.contextmanager
 def _signals() -> Iterator[_Stop]:
-    """Turns SIGINT and SIGTERM into a request, while inside."""
-    stop = _Stop()
+    """Turns SIGINT and SIGTERM into a request, while inside.
+
+    Of several processes JAX itself listens to SIGTERM, and tells the others.
+    """
+    stop, together = _Stop(), processes.joined()
 
     def request(number: int, frame: Any) -> None:
         del frame
@@ -214,8 +228,11 @@ def _signals() -> Iterator[_Stop]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         stop.requested = True
+        if together:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    caught = (signal.SIGINT,) if together else (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, request) for number in caught}
     try:
         yield stop
     finally:
@@ -232,7 +249,7 @@ def _timed(feed: Iterator[Rows], clock: Clock) -> Iterator[Rows]:
         if rows is None:
             return
         clock.steps += 1
-        clock.source_tokens += int(rows.lengths.sum())
+        clock.source_tokens += clock.share * int(rows.lengths.sum())
         yield rows
 
 

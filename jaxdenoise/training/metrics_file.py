@@ -16,10 +16,13 @@ class MetricsFile:
     Args:
       path: of the file.
       step: where the run is resumed; rows of later steps belong to work that was lost, and go.
+      writes: of several processes, one does.
     """
 
-    def __init__(self, path: Path, step: int):
-        self.path = path
+    def __init__(self, path: Path, step: int, *, writes: bool = True):
+        self.path, self._writes = path, writes
+        if not writes:
+            return
         kept = [row for row in read_metrics(path) if row["step"] <= step]
         temporary = path.with_suffix(".partial")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
@@ -27,8 +30,9 @@ class MetricsFile:
 
     def append(self, row: dict[str, Any]) -> None:
         """Writes one row; arrays become numbers and lists."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(_plain(row)) + "\n")
+        if self._writes:
+            with self.path.open("a") as file:
+                file.write(json.dumps(_plain(row)) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

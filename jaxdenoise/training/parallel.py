@@ -1,45 +1,73 @@
 """The only file that names devices: one step function, on one device or on all of them.
 
 Whatever the backend, gradients and loss terms are summed over the devices once and divided once.
-The step is compiled ahead of time, so that a run cannot compile it twice.
+The step is compiled ahead of time, so that a run cannot compile it twice. Of several processes,
+each reads the rows of its own devices alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jaxtyping import Int
 
 from jaxdenoise.arrays import Rows, TrainState
+from jaxdenoise.config import TrainingConfig
 from jaxdenoise.errors import require
+from jaxdenoise.model import sharding
+from jaxdenoise.model.model import Model
 from jaxdenoise.training.step import Across, Metrics, Step
 
 _AXIS = "devices"
 
 
 class Backend(Protocol):
-    """Where a step runs. State and rows are placed, the step compiled, metrics fetched."""
+    """Where a step runs. State and rows are placed, the step compiled, metrics fetched.
 
-    devices: int
+    A state is *whole* where it is initialised, saved, restored and evaluated, and *placed* where
+    the step has it.
+
+    Attributes:
+      parts: of a batch, one for each group of devices that share rows.
+      across: how the step's sums go over devices.
+    """
+
+    parts: int
     across: Across
 
+    def layout(self, state: TrainState) -> TrainState:
+        """Where a whole state lies: `ShapeDtypeStruct`s with shardings, from its shapes."""
+        ...
+
     def place(self, state: TrainState) -> TrainState:
-        """Puts a host state where the step wants it."""
+        """Puts a whole state where the step wants it."""
+        ...
+
+    def unplace(self, state: TrainState) -> TrainState:
+        """The whole state of a placed one."""
+        ...
+
+    def rows(self, batch_size: int) -> Int[np.ndarray, "local"]:
+        """Which rows of a batch this process reads, in order."""
         ...
 
     def split(self, rows: Rows) -> Rows:
-        """Gives each device its part of the batch."""
+        """Gives each device its part of the batch, from the rows that this process has read."""
         ...
 
     def compile(self, step: Step, state: TrainState, rows: Rows) -> Step:
         """Compiles for placed states and split rows of these shapes; the state is donated."""
         ...
 
-    def unplace(self, state: TrainState) -> TrainState:
-        """One copy of the state, for a checkpoint or an evaluation."""
+    def evaluation(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A pure function of (whole params, rows), jitted; takes and gives host arrays."""
         ...
 
     def fetch(self, metrics: Metrics) -> Metrics:
@@ -50,11 +78,20 @@ class Backend(Protocol):
 class SingleDevice:
     """One device."""
 
-    devices = 1
+    parts = 1
     across = Across()
 
+    def layout(self, state: TrainState) -> TrainState:
+        return _laid_out(state, first_device())
+
     def place(self, state: TrainState) -> TrainState:
-        return jax.device_put(state, jax.local_devices()[0])
+        return state
+
+    def unplace(self, state: TrainState) -> TrainState:
+        return state
+
+    def rows(self, batch_size: int) -> Int[np.ndarray, "local"]:
+        return np.arange(batch_size)
 
     def split(self, rows: Rows) -> Rows:
         return rows
@@ -62,15 +99,54 @@ class SingleDevice:
     def compile(self, step: Step, state: TrainState, rows: Rows) -> Step:
         return jax.jit(step, donate_argnums=0).lower(state, rows).compile()
 
-    def unplace(self, state: TrainState) -> TrainState:
-        return state
+    def evaluation(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        compiled = jax.jit(function)
+        return lambda params, rows: jax.device_get(compiled(params, rows))
 
     def fetch(self, metrics: Metrics) -> Metrics:
         return jax.device_get(metrics)
 
 
-class Pmap:
-    """Replicated data parallel over all local devices."""
+class _Spread:
+    """Rows cut into equal parts over the devices of a mesh."""
+
+    def __init__(self, mesh: Mesh, axes: tuple[str, ...]):
+        self.mesh = mesh
+        self.parts = math.prod(mesh.shape[axis] for axis in axes)
+        self._by_row = NamedSharding(mesh, PartitionSpec(axes))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def rows(self, batch_size: int) -> Int[np.ndarray, "local"]:
+        places = self._by_row.addressable_devices_indices_map((batch_size,)).values()
+        return np.unique(np.concatenate([np.arange(batch_size)[where] for where in places]))
+
+    def spread(self, rows: Rows) -> Rows:
+        """The rows of all processes as global arrays, from those of this one."""
+        mine = self.rows(self.parts)  # in units of a part
+        each = len(rows.lengths) // len(mine)
+
+        def part(x: Any, where: Any) -> Any:
+            first = np.searchsorted(mine, (where[0].start or 0) // each) * each
+            return x[first : first + each]
+
+        def spread(x: Any) -> jax.Array:
+            shape = (self.parts * each, *x.shape[1:])
+            return jax.make_array_from_callback(shape, self._by_row, lambda at: part(x, at))
+
+        return jax.tree.map(spread, rows)
+
+    def evaluation(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        compiled = jax.jit(function, out_shardings=self._everywhere)
+
+        def evaluate(params: Any, rows: Rows) -> Any:
+            with jax.set_mesh(self.mesh):
+                return jax.device_get(compiled(params, self.spread(rows)))
+
+        return evaluate
+
+
+class Pmap(_Spread):
+    """Replicated data parallel over all devices."""
 
     across = Across(
         sum=lambda tree: jax.lax.psum(tree, _AXIS),
@@ -78,20 +154,36 @@ class Pmap:
     )
 
     def __init__(self):
-        self.devices = jax.local_device_count()
+        super().__init__(_mesh((jax.device_count(),), (_AXIS,)), (_AXIS,))
+
+    def layout(self, state: TrainState) -> TrainState:
+        return _laid_out(state, self._everywhere)
 
     def place(self, state: TrainState) -> TrainState:
-        return _replicate(state, jax.local_devices())
+        def copies(x: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(x, (self.parts, *x.shape))
+
+        return jax.jit(lambda s: jax.tree.map(copies, s), out_shardings=self._by_row)(state)
+
+    def unplace(self, state: TrainState) -> TrainState:
+        # Each device takes its own copy: they are the same, and nothing is sent.
+        cut, whole = PartitionSpec(_AXIS), PartitionSpec()
+        own = jax.shard_map(
+            lambda tree: jax.tree.map(lambda x: x[0], tree),
+            mesh=self.mesh,
+            in_specs=cut,
+            out_specs=whole,
+            check_vma=False,
+        )
+        return jax.jit(own)(state)
 
     def split(self, rows: Rows) -> Rows:
-        return jax.tree.map(lambda x: x.reshape(self.devices, -1, *x.shape[1:]), rows)
+        devices = jax.local_device_count()
+        return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), rows)
 
     def compile(self, step: Step, state: TrainState, rows: Rows) -> Step:
         mapped = jax.pmap(step, axis_name=_AXIS, donate_argnums=0)
         return mapped.lower(state, rows).compile()
-
-    def unplace(self, state: TrainState) -> TrainState:
-        return jax.tree.map(_first_copy, state)
 
     def fetch(self, metrics: Metrics) -> Metrics:
         # The copies are cut on the host: an operation on the device would wait for the next step.
@@ -99,43 +191,141 @@ class Pmap:
         return jax.tree.map(lambda x: x[0], first)
 
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"single": SingleDevice, "pmap": Pmap}
+class OnMesh(_Spread):
+    """jit over a mesh: the batch is cut, parameters and optimizer state as the model's rules say.
+
+    Args:
+      model: names the axes of its parameters.
+      sizes: of the mesh axes data, fsdp and tensor.
+      devices: their product in number; all there are by default.
+    """
+
+    def __init__(self, model: Model, sizes: Sequence[int], devices: Sequence[Any] | None = None):
+        sharding.check(model.config, *sizes[1:])
+        super().__init__(_mesh(sizes, sharding.MESH_AXES, devices), sharding.BATCH_AXES)
+        self._params = sharding.partition(model.axes())
+        scattered = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self._params)
+        self.across = Across(
+            scatter=lambda gradient: jax.lax.with_sharding_constraint(gradient, scattered),
+            devices=math.prod(sizes),
+        )
+
+    def layout(self, state: TrainState) -> TrainState:
+        cut = _cut_like_parameters(state, self._params, self.mesh.shape["fsdp"])
+        return jax.tree.map(
+            lambda x, spec: _laid_out(x, NamedSharding(self.mesh, spec)), state, cut
+        )
+
+    def place(self, state: TrainState) -> TrainState:
+        return state
+
+    def unplace(self, state: TrainState) -> TrainState:
+        return state
+
+    def split(self, rows: Rows) -> Rows:
+        return self.spread(rows)
+
+    def compile(self, step: Step, state: TrainState, rows: Rows) -> Step:
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, self._everywhere))
+        with jax.set_mesh(self.mesh):
+            return jitted.lower(state, rows).compile()
+
+    def fetch(self, metrics: Metrics) -> Metrics:
+        return jax.device_get(metrics)
 
 
-def make_backend(name: str, batch_size: int, micro_batches: int = 1) -> Backend:
-    """The backend of that name.
+def make_backend(training: TrainingConfig, model: Model) -> Backend:
+    """The backend of a run.
 
     Raises:
-      UserError: the devices, or they and the micro-batches, do not divide the batch.
+      UserError: as `check_devices`; or mesh axes that do not divide what they cut in the model.
     """
-    backend = BACKENDS[name]()
-    parts = backend.devices * micro_batches
-    rest = batch_size % parts
-    among = f"{backend.devices} devices" + f" × {micro_batches} micro-batches" * (micro_batches > 1)
+    if training.backend == "mesh":
+        return OnMesh(model, training.mesh.sizes(jax.device_count()))
+    return {"single": SingleDevice, "pmap": Pmap}[training.backend]()
+
+
+def check_devices(training: TrainingConfig) -> None:
+    """Raises `UserError` unless devices, mesh, micro-batches and batch divide each other."""
+    devices = {"single": 1}.get(training.backend, jax.device_count())
+    require(
+        training.backend != "single" or jax.process_count() == 1,
+        "training.backend is single, but there are several processes; say --training.backend pmap "
+        "or mesh",
+    )
+    parts, among = devices, f"{devices} devices"
+    if training.backend == "mesh":
+        data, fsdp, _ = training.mesh.sizes(devices)
+        parts, among = data * fsdp, f"training.mesh.data {data} × fsdp {fsdp}"
+    if training.micro_batches > 1:
+        parts, among = (
+            parts * training.micro_batches,
+            f"{among} × {training.micro_batches} micro-batches",
+        )
+    batch_size, rest = training.batch_size, training.batch_size % parts
     require(
         rest == 0,
-        f"training.batch_size is {batch_size}, which {among} do not divide; "
-        f"give {batch_size - rest or parts} or {batch_size - rest + parts}",
+        f"training.batch_size is {batch_size}, which {among} do not divide; give "
+        f"{batch_size - rest or parts} or {batch_size - rest + parts}",
     )
-    return backend
 
 
-def first_device() -> jax.sharding.Sharding:
-    """Where a state is before it is placed: this process' first device."""
-    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+def first_device() -> SingleDeviceSharding:
+    """This process' first device."""
+    return SingleDeviceSharding(jax.local_devices()[0])
 
 
-def _replicate(tree: Any, devices: Sequence[Any]) -> Any:
-    """A copy on each device, stacked in front, as pmap wants it."""
-    mesh = jax.sharding.Mesh(np.array(devices), (_AXIS,))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))
+def fetch(tree: Any) -> Any:
+    """Arrays as NumPy arrays, whole in every process, wherever their parts are."""
 
-    def copies(x: jax.Array) -> jax.Array:
-        return jax.device_put(jnp.broadcast_to(x, (len(devices), *x.shape)), sharding)
+    def one(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+            return jax.device_get(x)
+        return multihost_utils.process_allgather(x, tiled=True)
 
-    return jax.tree.map(copies, tree)
+    return jax.tree.map(one, tree)
 
 
-def _first_copy(x: jax.Array) -> jax.Array:
-    """The first device's copy, without the axis of devices."""
-    return jnp.squeeze(x.addressable_shards[0].data, axis=0)
+def _mesh(
+    sizes: Sequence[int], axes: tuple[str, ...], devices: Sequence[Any] | None = None
+) -> Mesh:
+    types = (AxisType.Auto,) * len(axes)
+    return jax.make_mesh(tuple(sizes), axes, axis_types=types, devices=devices)
+
+
+def _laid_out(tree: Any, place: jax.sharding.Sharding) -> Any:
+    def one(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+    return jax.tree.map(one, tree)
+
+
+def _cut_like_parameters(state: TrainState, params: Any, fsdp: int) -> TrainState:
+    """`PartitionSpec`s of a state: what the optimizer keeps for a parameter is cut like it.
+
+    What has lost an axis of the parameter, as in Adafactor, and with it the one that fsdp cuts, is
+    cut along another.
+    """
+    flat = jax.tree_util.tree_flatten_with_path
+    sizes = {tuple(path): leaf.shape for path, leaf in flat(state.params)[0]}
+    specs = {tuple(path): spec for path, spec in flat(params)[0]}
+
+    def cut(path: tuple, leaf: Any) -> PartitionSpec:
+        tails = (tuple(path[start:]) for start in range(len(path)))
+        owner = next((tail for tail in tails if tail in specs), None)
+        if owner is None:
+            return PartitionSpec()
+        axes: list[str | None] = []
+        left = zip(sizes[owner], (*specs[owner], *[None] * len(sizes[owner])), strict=False)
+        for size in leaf.shape:
+            axes.append(next((axis for other, axis in left if other == size), None))
+        if "fsdp" in specs[owner] and "fsdp" not in axes:
+            free = [n for n, size in enumerate(leaf.shape) if not axes[n] and size % fsdp == 0]
+            if free:
+                axes[max(free, key=lambda n: leaf.shape[n])] = "fsdp"
+        return PartitionSpec(*axes)
+
+    opt_state = jax.tree_util.tree_map_with_path(cut, state.opt_state)
+    step: Any = PartitionSpec()
+    return TrainState(step=step, params=params, opt_state=opt_state)

@@ -18,15 +18,14 @@ from jaxdenoise.errors import require
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.model.model import Model
 from jaxdenoise.optim import build_optimizer
-from jaxdenoise.training import samples
+from jaxdenoise.training import processes, samples
 from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.evaluation import Evaluator, gap_closed
 from jaxdenoise.training.fingerprint import compare_fingerprints, take_fingerprint
 from jaxdenoise.training.loop import Clock, run_steps
 from jaxdenoise.training.metrics_file import MetricsFile
 from jaxdenoise.training.run_directory import RunDirectory, read_json, write_json
-from jaxdenoise.training.setup import Setup
-from jaxdenoise.training.step import init
+from jaxdenoise.training.setup import Setup, state_shapes
 
 SENTENCES = 5
 GALLERY_ROWS = 12
@@ -34,6 +33,8 @@ GALLERY_ROWS = 12
 
 def train(setup: Setup, name: str, run: RunDirectory, console: Console) -> dict[str, Any]:
     """Trains an experiment in its directory; continues a run that was stopped.
+
+    Of several processes all come here, and the first one writes.
 
     Args:
       setup: from `build`.
@@ -48,27 +49,31 @@ def train(setup: Setup, name: str, run: RunDirectory, console: Console) -> dict[
       UserError: the directory belongs to another configuration, or its data have changed.
       Interrupted: a signal stopped the run; a checkpoint is saved.
     """
-    run.claim(name, setup.experiment, setup.store.manifest)
-    if run.results.exists():
+    if processes.first():
+        run.claim(name, setup.experiment, setup.store.manifest)
+    if processes.as_first_says(run.results.exists()):
         return read_json(run.results)
-    run.tokenizer.write_text(setup.store.tokenizer.to_json(), "utf-8")
+    if processes.first():
+        run.tokenizer.write_text(setup.store.tokenizer.to_json(), "utf-8")
     if isinstance(setup.batches, PackedBatches):
         filled = zip(("encoder", "decoder"), setup.batches.filled, strict=True)
         shares = " and ".join(f"{share:.1%} of the {stack}" for stack, share in filled if share)
         console.print(f"packed rows: {shares} in use", highlight=False)
     training, token_bytes = setup.experiment.training, setup.store.tokenizer.token_bytes
     rows = setup.held_out(training.evaluation_rows)
-    evaluator = Evaluator(setup.evaluation, setup.model, rows, token_bytes)
+    evaluator = Evaluator(setup.evaluation, setup.model, rows, token_bytes, setup.backend)
     checkpoints = Checkpoints(run.checkpoints, training.keep_checkpoints)
     try:
-        state, start = setup.initial_state(), checkpoints.latest() or 0
-        if start:
+        start = checkpoints.latest() or 0
+        if not start:
+            state = setup.initial_state()
+        else:
             saved = checkpoints.fingerprint(start)
             mine = take_fingerprint(setup.batches, evaluator.corrupted, start)
             compare_fingerprints(saved, mine, run.path, start, console)
-            state = checkpoints.restore(state, start)
+            state = checkpoints.restore(setup.layout(), start)
             console.print(f"continuing {run.path} from step {start}", highlight=False)
-        metrics = MetricsFile(run.metrics, start)
+        metrics = MetricsFile(run.metrics, start, writes=processes.first())
         clock = Clock()
         if start < training.steps:
             state, clock = run_steps(
@@ -87,7 +92,7 @@ def restore_params(run: RunDirectory, experiment: Experiment, model: Model) -> P
       UserError: the run has no checkpoint yet.
     """
     tx = build_optimizer(experiment.optimizer, experiment.training.steps)
-    shapes = jax.eval_shape(lambda: init(jax.random.key(0), model, tx))
+    shapes = state_shapes(model, tx)
     none = f"{run.path} has no checkpoint yet; train it first, the same command continues it"
     require(run.checkpoints.is_dir(), none)
     checkpoints = Checkpoints(run.checkpoints)
@@ -109,7 +114,7 @@ def _finish(
         sentences = samples.find_sentences(held_out, tokenizer, SENTENCES, setup.raw_length)
     rows = setup.held_out_alone(GALLERY_ROWS)
     parts = (setup.evaluation, setup.model, params, tokenizer)
-    write_json(run.gallery, samples.gallery(*parts, rows))
+    shown = samples.gallery(*parts, rows)
     results = {
         "held_out": final,
         "baselines": baselines,
@@ -129,7 +134,9 @@ def _finish(
             **{name: metadata.version(name) for name in ("jax", "flax", "optax")},
         },
     }
-    write_json(run.results, results)
+    if processes.first():
+        write_json(run.gallery, shown)
+        write_json(run.results, results)
     return results
 
 

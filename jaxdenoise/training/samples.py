@@ -23,6 +23,7 @@ from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.tokenizer import MASK, Tokenizer
+from jaxdenoise.training.parallel import fetch
 from jaxdenoise.training.step import corrupt, token_losses
 
 _SENTENCE = re.compile(r"(?:^|(?<=[.\n]\s))[A-Z][a-z]+ [\w ,'\n()-]{60,240}\.(?=\s|$)")
@@ -86,7 +87,7 @@ def fill_held_out_sentences(
         example_ids=np.arange(len(encoded), dtype=np.uint32),
         epochs=np.zeros(len(encoded), np.uint32),
     )
-    batch = jax.device_get(_corrupt(objective, rows))
+    batch = fetch(_corrupt(objective, rows))
     inputs = [[*until_eos(ids, tokenizer.vocab)] for ids in batch.encoder_input_tokens]
     ended = [[*ids, tokenizer.vocab.eos_id] for ids in inputs]
     if not any(token in tokenizer.vocab.sentinel_number for ids in inputs for token in ids):
@@ -127,17 +128,17 @@ def gallery(
       {"text", "span" (the number of its noise span, or None)} and for targets {"loss" (nats)}.
     """
     batch = _corrupt(objective, rows)
-    losses = jax.device_get(_token_losses(model, params, batch))
+    losses = fetch(_token_losses(model, params, batch))
     pairs = zip(np.asarray(rows.tokens), np.asarray(rows.lengths), strict=True)
     sources = [tokens[:length] for tokens, length in pairs]
     if model.config.architecture == "encoder_decoder":
         longest = batch.targets("decoder")[0].shape[1]
-        predicted = jax.device_get(_greedy(model, params, batch, longest, tokenizer.vocab))
+        predicted = fetch(_greedy(model, params, batch, longest, tokenizer.vocab))
         show = _show_pair
     else:
-        predicted = jax.device_get(_likeliest(model, tokenizer.vocab.size, params, batch))
+        predicted = fetch(_likeliest(model, tokenizer.vocab.size, params, batch))
         show = functools.partial(_show_positions, stack=model.stack)
-    batch = jax.device_get(batch)
+    batch = fetch(batch)
     return [
         show(
             tokenizer,
@@ -227,7 +228,7 @@ def _fill(
     batch = Example(
         encoder_input_tokens=np.stack(padded), encoder_segment_ids=np.stack(real).astype(np.int32)
     )
-    answers = jax.device_get(_greedy(model, params, batch, _FILL_LENGTH, tokenizer.vocab))
+    answers = fetch(_greedy(model, params, batch, _FILL_LENGTH, tokenizer.vocab))
     return [
         _pieces(tokenizer, ids, split_at_sentinels(answer, tokenizer.vocab), known)
         for ids, answer, known in zip(inputs, answers, truth, strict=True)

@@ -19,7 +19,7 @@ from jaxdenoise.model.model import Model, build_model
 from jaxdenoise.objectives.packed import row_sizes, within
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.optim import build_optimizer
-from jaxdenoise.training.parallel import Backend, make_backend
+from jaxdenoise.training.parallel import Backend, check_devices, make_backend
 from jaxdenoise.training.step import Step, init, make_step
 
 
@@ -86,9 +86,19 @@ class Setup:
         return min(self.objective.raw_lengths or (self.experiment.data.raw_length,))
 
     def initial_state(self) -> TrainState:
-        """Parameters from the experiment's seed; not placed on the backend's devices yet."""
-        initialise = jax.jit(init, static_argnums=(1, 2))
+        """Parameters from the experiment's seed, a whole state of the backend."""
+        places = jax.tree.map(lambda x: x.sharding, self.layout())
+        initialise = jax.jit(init, static_argnums=(1, 2), out_shardings=places)
         return initialise(keys.stream("init", self.experiment.seed), self.model, self.tx)
+
+    def layout(self) -> TrainState:
+        """Shapes, dtypes and shardings of a whole state."""
+        return self.backend.layout(state_shapes(self.model, self.tx))
+
+
+def state_shapes(model: Model, tx: optax.GradientTransformation) -> TrainState:
+    """Shapes and dtypes of a state."""
+    return jax.eval_shape(lambda: init(jax.random.key(0), model, tx))
 
 
 def one_by_one(rows: Rows) -> Rows:
@@ -111,7 +121,7 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
         objective of another architecture, or a batch that the devices do not divide.
     """
     data, training = experiment.data, experiment.training
-    backend = make_backend(training.backend, training.batch_size, training.micro_batches)
+    check_devices(training)
     store = prepare(data) if store is None else store
     vocab = store.tokenizer.vocab
     objective, model = experiment.objective.build(vocab), build_model(experiment.model, vocab)
@@ -134,7 +144,7 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
         packing=packing,
         model=model,
         tx=build_optimizer(experiment.optimizer, training.steps),
-        backend=backend,
+        backend=make_backend(training, model),
         batches=batches,
     )
 

@@ -44,10 +44,19 @@ Step = Callable[[TrainState, Rows], tuple[TrainState, Metrics]]
 
 
 class Across(NamedTuple):
-    """How values of one device become those of all: identities on a single one."""
+    """How values of one device become those of all: identities on a single one.
+
+    Attributes:
+      sum: over the devices that each trace their own rows.
+      max: likewise.
+      scatter: lays a gradient out like the parameters, where a mesh cuts them.
+      devices: that the traced rows are spread over.
+    """
 
     sum: Callable[[Any], Any] = lambda tree: tree
     max: Callable[[Any], Any] = lambda tree: tree
+    scatter: Callable[[Any], Any] = lambda tree: tree
+    devices: int = 1
 
 
 def init(
@@ -151,11 +160,13 @@ def make_step(
         z_loss=z_loss,
         gradients=gradients,
         by_sequence=normalisation == "sequences",
+        devices=across.devices,
     )
 
     def step(state: TrainState, rows: Rows) -> tuple[TrainState, Metrics]:
         now = functools.partial(summed, 1.0 if steps is None else state.step / steps)
-        gradient, sums, peaks = _accumulate(now, state.params, rows, micro_batches)
+        gradient_of = _scattered(jax.grad(now, has_aux=True), across.scatter)
+        gradient, sums, peaks = _accumulate(gradient_of, state.params, rows, micro_batches)
         gradient, (terms, lost) = across.sum((gradient, sums))
         divisor = denominator(terms, by, constant)
         gradient = jax.tree.map(lambda g: g / divisor, gradient)
@@ -190,6 +201,7 @@ def _sums(
     z_loss: float,
     gradients: str,
     by_sequence: bool,
+    devices: int,
 ) -> tuple[AnyArray, tuple[Sums, Any]]:
     """The loss summed over rows; also all terms, what was lost of the targets, and peaks."""
     single = rows.unpacked()
@@ -207,6 +219,7 @@ def _sums(
         loss=loss,
         z_loss=z_loss,
         count=batch.count,
+        devices=devices,
     )
     counts = {
         "clean_rows": jnp.sum(batch.count == 0, dtype=jnp.float32),
@@ -227,11 +240,21 @@ def _weigh_sequences(batch: Example, stack: str) -> Example:
     return dataclasses.replace(batch, **{f"{stack}_loss_weights": weights})
 
 
+GradientOf = Callable[[Params, Rows], tuple[Params, tuple[Sums, Any]]]
+
+
+def _scattered(gradient_of: GradientOf, scatter: Callable[[Any], Any]) -> GradientOf:
+    def scattered(params: Params, rows: Rows) -> tuple[Params, tuple[Sums, Any]]:
+        gradient, aux = gradient_of(params, rows)
+        return scatter(gradient), aux
+
+    return scattered
+
+
 def _accumulate(
-    summed: Callable[[Params, Rows], Any], params: Params, rows: Rows, parts: int
+    gradient_of: GradientOf, params: Params, rows: Rows, parts: int
 ) -> tuple[Params, Sums, Any]:
     """Gradient and sums of all rows, micro-batch after micro-batch; of peaks the largest."""
-    gradient_of = jax.grad(summed, has_aux=True)
 
     def one(rows: Rows) -> tuple[Params, Sums, Any]:
         gradient, (sums, peaks) = gradient_of(params, rows)
@@ -241,7 +264,8 @@ def _accumulate(
         return one(rows)
     number = len(rows.lengths)
     require(number % parts == 0, f"{number} rows cannot be walked in {parts} equal micro-batches")
-    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
+    # Every parts-th row: so the rows of each device are in all micro-batches, and none is moved.
+    split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), rows)
 
     def add(carry: Any, rows: Rows) -> tuple[Any, None]:
         gradient, sums, peaks = one(rows)

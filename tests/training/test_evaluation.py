@@ -58,7 +58,9 @@ def test_the_evaluation_does_not_depend_on_how_rows_are_packed(tiny):
     models = fit_baselines(setup.store.tokens("train"), setup.objective.vocab.size)
     found = []
     for rows in (packed, alone):
-        evaluator = evaluation.Evaluator(setup.evaluation, setup.model, rows, bytes_of)
+        evaluator = evaluation.Evaluator(
+            setup.evaluation, setup.model, rows, bytes_of, setup.backend
+        )
         found.append({**evaluator.baselines(models), "model": evaluator(params)})
     for name, figures in found[0].items():
         for figure, value in figures.items():

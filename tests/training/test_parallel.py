@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxdenoise as jd
+from jaxdenoise.config import MeshConfig
 from jaxdenoise.errors import UserError
 from jaxdenoise.model.model import Model
 from jaxdenoise.training import parallel
@@ -27,13 +28,30 @@ def model() -> Model:
     return Model(config, 1024)
 
 
+MESHES = {
+    "mesh": MeshConfig(),
+    "fsdp": MeshConfig(fsdp=8),
+    "fsdp_tensor": MeshConfig(fsdp=4, tensor=2),
+}
+
+
+def training(name: str, **fields) -> jd.TrainingConfig:
+    """A backend by name, or one of the meshes."""
+    mesh = MESHES.get(name)
+    return jd.TrainingConfig(backend="mesh" if mesh else name, mesh=mesh or MeshConfig(), **fields)
+
+
+def shardings(layout):
+    return jax.tree.map(lambda x: x.sharding, layout)
+
+
 def run(name, model, objective, rows, tx, steps=1, params=None, **options):
     """The state after some steps on a backend, and the metrics of each."""
-    backend = parallel.make_backend(name, len(UNEVEN))
+    backend = parallel.make_backend(training(name), model)
     state = init(jax.random.key(0), model, tx)
     if params is not None:
         state = state.replace(params=jax.tree.map(jnp.copy, params), opt_state=tx.init(params))
-    state = backend.place(state)
+    state = backend.place(jax.device_put(state, shardings(backend.layout(state))))
     first = backend.split(rows)
     pure = make_step(objective, model, tx, across=backend.across, **options)
     step = backend.compile(pure, state, first)
@@ -81,19 +99,20 @@ def test_gradients_agree_with_one_device(model, vocab, make_rows, dtype, toleran
         params = jax.tree.map(lambda x: x.astype(dtype), model.init(jax.random.key(0)))
         expected = mean_gradient(model, objective, params, rows)
         found = {}
-        for name in ("single", "pmap"):
+        for name in ("single", "pmap", *MESHES):
             state, [found[name]] = run(name, model, objective, rows, keep_gradient(), params=params)
             assert {x.dtype for x in jax.tree.leaves(state.opt_state)} == {jnp.dtype(dtype)}
             assert_gradients_agree(state.opt_state, expected, tolerance)
-    one, all_devices = found["single"], found["pmap"]
-    for name in ("loss", "accuracy", "targets", "clean_rows"):
-        np.testing.assert_allclose(all_devices[name], one[name], rtol=tolerance)
+    one = found.pop("single")
     assert float(one["clean_rows"]) == 2
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-        all_devices["modules"],
-        one["modules"],
-    )
+    for others in found.values():
+        for name in ("loss", "accuracy", "targets", "clean_rows"):
+            np.testing.assert_allclose(others[name], one[name], rtol=tolerance)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+            others["modules"],
+            one["modules"],
+        )
 
 
 @pytest.mark.slow
@@ -137,9 +156,10 @@ def test_loss_curves_agree_for_twenty_steps(model, vocab, make_rows):
     tx = jd.build_optimizer(config, 20)
     curves = [
         [float(m["loss"]) for m in run(name, model, objective, rows, tx, steps=20)[1]]
-        for name in ("single", "pmap")
+        for name in ("single", "pmap", *MESHES)
     ]
-    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-5)
+    for curve in curves[1:]:
+        np.testing.assert_allclose(curve, curves[0], rtol=1e-5)
     assert curves[0][-1] < curves[0][0]
 
 
@@ -148,7 +168,7 @@ def test_a_whole_run_traces_the_step_once(name, model, vocab, make_rows):
     traces = []
     objective = jd.configure("span_corruption").build(vocab)
     tx = optax.adamw(1e-3)
-    backend = parallel.make_backend(name, 16)
+    backend = parallel.make_backend(training(name), model)
     plain = make_step(objective, model, tx, across=backend.across)
 
     def counted(state, rows):
@@ -156,7 +176,8 @@ def test_a_whole_run_traces_the_step_once(name, model, vocab, make_rows):
         return plain(state, rows)
 
     rows = make_rows(16, 40, lengths=UNEVEN)
-    state = backend.place(init(jax.random.key(0), model, tx))
+    state = init(jax.random.key(0), model, tx)
+    state = backend.place(jax.device_put(state, shardings(backend.layout(state))))
     step = backend.compile(counted, state, backend.split(rows))
     for number in range(3):
         batch = make_rows(16, 40, lengths=UNEVEN[::-1], seed=number)
@@ -169,8 +190,8 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_nearest_size
     with pytest.raises(
         UserError, match="batch_size is 20, which 8 devices do not divide; give 16 or 24"
     ):
-        parallel.make_backend("pmap", 20)
+        parallel.check_devices(training("pmap", batch_size=20))
     with pytest.raises(UserError, match="give 8 or 8"):
-        parallel.make_backend("pmap", 4)
+        parallel.check_devices(training("pmap", batch_size=4))
     with pytest.raises(UserError, match="8 devices × 2 micro-batches do not divide; give 16 or 32"):
-        parallel.make_backend("pmap", 24, 2)
+        parallel.check_devices(training("pmap", batch_size=24, micro_batches=2))

@@ -1,0 +1,30 @@
+"""Every field of an experiment but its objective's: frozen, keyword-only, checked when built.
+
+No arrays and no JAX in here, so that a wrong field is refused before anything slow is loaded.
+"""
+
+from jaxdenoise.config.data import SPECIAL_IDS, DataConfig, check_vocabulary_size
+from jaxdenoise.config.model import ModelConfig
+from jaxdenoise.config.optimizer import OptimizerConfig
+from jaxdenoise.config.training import (
+    GRADIENTS,
+    Gradients,
+    MeshConfig,
+    Normalisation,
+    TrainingConfig,
+    check_gradients,
+)
+
+__all__ = [
+    "GRADIENTS",
+    "SPECIAL_IDS",
+    "DataConfig",
+    "Gradients",
+    "MeshConfig",
+    "ModelConfig",
+    "Normalisation",
+    "OptimizerConfig",
+    "TrainingConfig",
+    "check_gradients",
+    "check_vocabulary_size",
+]

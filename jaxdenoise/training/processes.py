@@ -1,0 +1,232 @@
+"""Several processes of one run, through JAX's own distributed runtime.
+
+Each runs the same program; the first one alone writes and speaks. Without `join`, a process is
+first and alone, and nothing here loads JAX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxdenoise.errors import UserError, require
+
+PATIENCE = 300  # seconds
+HEARTBEAT = 30  # seconds; when one process dies, the others end after about this long
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership:
+    """This process among those of a run.
+
+    Attributes:
+      number: of processes; None where the cluster tells (SLURM, TPU pods, GKE, Open MPI).
+      index: of this one.
+      coordinator: HOST:PORT of process 0.
+      patience: seconds to wait for the others.
+    """
+
+    number: int | None = None
+    index: int | None = None
+    coordinator: str | None = None
+    patience: int = PATIENCE
+
+    @classmethod
+    def of(
+        cls, processes: str, process: str | None, coordinator: str | None, patience: str | None
+    ) -> Membership:
+        """From flags: `auto` alone, or a number with the other two.
+
+        Raises:
+          UserError: a flag that is missing, not a whole number, or out of range.
+        """
+        seconds = _whole("patience", patience or str(PATIENCE), least=1)
+        if processes == "auto":
+            require(
+                process is None and coordinator is None,
+                "--processes auto asks the cluster; leave --process and --coordinator out",
+            )
+            return cls(patience=seconds)
+        number = _whole("processes", processes, least=1)
+        require(
+            process is not None and coordinator is not None,
+            f"--processes {number} needs --process I, 0 to {number - 1}, and --coordinator "
+            "HOST:PORT of process 0; on a cluster, --processes auto",
+        )
+        index = _whole("process", process or "", least=0)
+        require(
+            index < number, f"--process is {index}; with {number} processes it ends at {number - 1}"
+        )
+        port = (coordinator or "").rpartition(":")[2]
+        require(
+            port.isdecimal() and 0 < int(port) < 2**16,
+            f"--coordinator is '{coordinator}'; give HOST:PORT, such as localhost:8476",
+        )
+        return cls(number=number, index=index, coordinator=coordinator, patience=seconds)
+
+
+def join(member: Membership, marks: Path | None = None) -> None:
+    """Waits for all processes of the run.
+
+    Args:
+      member: who this process is.
+      marks: a folder that all see, where each leaves a mark, so that a missing one can be named.
+
+    Raises:
+      UserError: the coordinator's port is in use, or there is no cluster that tells.
+    """
+    import jax
+
+    mark = None
+    if marks is not None and member.index is not None:
+        marks.mkdir(parents=True, exist_ok=True)
+        mark = marks / str(member.index)
+        mark.write_text(f"{os.getpid()}\n")
+    try:
+        with _patiently(member, marks):
+            jax.distributed.initialize(
+                member.coordinator,
+                member.number,
+                member.index,
+                initialization_timeout=member.patience + 60,  # ours comes first: JAX's own aborts
+                heartbeat_timeout_seconds=HEARTBEAT,
+            )
+    except (RuntimeError, ValueError) as error:
+        if "RPC server" in str(error):
+            raise UserError(
+                f"the port of --coordinator {member.coordinator} is in use; give another one"
+            ) from error
+        raise UserError(
+            f"--processes auto: {' '.join(str(error).split())[:200]}; start it with srun, on a TPU "
+            "pod or on GKE, or give --processes N --process I --coordinator HOST:PORT"
+        ) from error
+    finally:
+        if mark is not None:
+            mark.unlink(missing_ok=True)
+
+
+def joined() -> bool:
+    """Whether this process has joined others."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return not joined() or sys.modules["jax"].process_index() == 0
+
+
+def wait(name: str) -> None:
+    """Waits until all processes have come here."""
+    if joined():
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def first_before_others(function: Callable[[], Any]) -> Any:
+    """The function's result; the others call it when the first one has finished."""
+    if first():
+        result = function()
+        wait("first")
+        return result
+    wait("first")
+    return function()
+
+
+def as_first_says(value: bool) -> bool:
+    """The first process' value."""
+    if not joined():
+        return value
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+
+
+def agree(fields: Mapping[str, Any]) -> None:
+    """Ends this program, if the processes do not have the same fields; the first says which.
+
+    Raises:
+      UserError: in the first process, naming the field and both values.
+      SystemExit: in the others.
+    """
+    if not joined():
+        return
+    texts = _of_all(json.dumps(dict(fields), sort_keys=True))
+    here, *others = [json.loads(text) for text in texts]
+    for index, there in enumerate(others, 1):
+        for name in sorted(here.keys() | there.keys()):
+            if here.get(name) == there.get(name):
+                continue
+            if not first():
+                raise SystemExit(2)
+            raise UserError(
+                f"the processes disagree: {name} is {here.get(name)} in process 0 and "
+                f"{there.get(name)} in process {index}; start all with the same command"
+            )
+
+
+def stop_agreed(step: int) -> bool:
+    """Whether all processes stop behind this step, one of them having been told to (SIGTERM)."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+@contextlib.contextmanager
+def _patiently(member: Membership, marks: Path | None) -> Iterator[None]:
+    """Ends the program with one line if the others do not come in time."""
+
+    def give_up() -> None:
+        print(f"jaxdenoise: {_missing(member, marks)}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(member.patience, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _missing(member: Membership, marks: Path | None) -> str:
+    after = f"within {member.patience} seconds (--patience)"
+    if member.number is None:
+        return f"not all processes of the cluster came {after}; see what became of the others"
+    where = f"did not come to {member.coordinator} {after}"
+    if member.index != 0:
+        return f"process {member.index} of {member.number}: the others {where}"
+    there = {int(mark.name) for mark in marks.iterdir()} if marks is not None else set()
+    missing = sorted(set(range(member.number)) - there) or ["one"]
+    names = ", ".join(map(str, missing))
+    return f"process {names} of {member.number} {where}; start it, or give other --processes"
+
+
+def _whole(name: str, value: str, *, least: int) -> int:
+    require(
+        value.isdecimal() and int(value) >= least,
+        f"--{name} is '{value}'; it must be a whole number, at least {least}"
+        + (", or auto" if name == "processes" else ""),
+    )
+    return int(value)
+
+
+def _of_all(text: str) -> list[str]:
+    """The texts of all processes, in order."""
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    mine = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([len(mine)])).ravel()
+    filled = np.pad(mine, (0, int(sizes.max()) - len(mine)))
+    found = multihost_utils.process_allgather(filled).reshape(len(sizes), -1)
+    return [bytes(row[:size]).decode() for row, size in zip(found, sizes, strict=True)]
