@@ -23,7 +23,7 @@ ORDER = [
     {"ablation", "data"},
     {"training.metrics", "training.metrics_file", "training.run_directory"},
     {"training.step"},
-    {"training.parallel", "training.processes", "training.progress"},
+    {"training.parallel", "training.processes", "training.progress", "training.profile"},
     {"training.evaluation"},
     {"training.checkpoint"},
     {"training.fingerprint", "training.setup", "training.samples"},

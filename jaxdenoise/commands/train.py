@@ -12,7 +12,7 @@ from jaxdenoise.ablation import config_files, load_ablation
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.commands.show_results import print_comparison, print_results
 from jaxdenoise.data.store import prepare
-from jaxdenoise.errors import require, unknown
+from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.experiment import (
     Experiment,
     experiments,
@@ -55,29 +55,40 @@ def run(args: Sequence[str]) -> int:
     load_experiments(tuple(changes.pop("module", ())))
     directory = take_single(changes, "run_dir")
     member = _membership(changes)
+    traced = take_single(changes, "profile")
     console = make_console()
     config = _find_config(target)
     if config is not None and asks_help:
         print(USAGE)
         return 0
     if config is not None:
+        require(
+            member is None and traced is None,
+            f"--{'profile' if member is None else 'processes'} is for one experiment, and {target} "
+            "is a config of several; give one of them with its fields",
+        )
         return _train_config(config, changes, directory, console)
     experiment = experiments[target]()
     if asks_help:
         print(experiments[target].__doc__)
         parse_flags(experiment, ["--help"], program=f"jaxdenoise train {target}")
     experiment = override(experiment, changes)
+    profile = None if traced is None else traced_steps(traced, experiment.training.steps)
     place = RunDirectory(Path(directory)) if directory else default_directory(target, experiment)
     if member is not None:
         processes.join(member, Path(f"{place.path}.arrived"))
         processes.agree({**flatten(to_dict(experiment)), "run_dir": str(place.path)})
         console.quiet = not processes.first()
-    results = train_one(target, experiment, place, console)
+    results = train_one(target, experiment, place, console, profile)
     return 130 if results is None else 0
 
 
 def train_one(
-    name: str, experiment: Experiment, place: RunDirectory, console: Console
+    name: str,
+    experiment: Experiment,
+    place: RunDirectory,
+    console: Console,
+    profile: range | None = None,
 ) -> dict[str, Any] | None:
     """Trains one experiment and writes its report; None if it was interrupted.
 
@@ -96,7 +107,7 @@ def train_one(
 
     setup = build(experiment, store)
     try:
-        results = train(setup, name, place, console)
+        results = train(setup, name, place, console, profile=profile)
     except Interrupted as stop:
         console.print(
             f"stopped at step {stop.step} of {experiment.training.steps}; the checkpoint is saved, "
@@ -109,6 +120,28 @@ def train_one(
     print_results(results, console)
     console.print(f"report: {place.report}", soft_wrap=True)
     return results
+
+
+def traced_steps(text: str, last: int) -> range:
+    """The steps of `A:B`: A to B − 1, counted from 1.
+
+    Raises:
+      UserError: something else, or steps that the run does not have.
+
+    Example:
+      >>> traced_steps("10:15", last=100)
+      range(10, 15)
+    """
+    begin, _, end = text.partition(":")
+    if not (begin.isdecimal() and end.isdecimal()):
+        raise UserError(f"--profile is '{text}'; give two steps, such as 10:15 for 10 to 14")
+    steps = range(int(begin), int(end))
+    require(
+        len(steps) > 0 and steps[0] >= 1 and steps[-1] <= last,
+        f"--profile is '{text}'; the run has steps 1 to {last} (training.steps): give A:B with "
+        f"1 ≤ A < B ≤ {last + 1}",
+    )
+    return steps
 
 
 def _membership(changes: dict[str, Any]) -> processes.Membership | None:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdenoise.arrays import Example, LossTerms, Params, Rows
+from jaxdenoise.arrays import Example, Params, Rows
 from jaxdenoise.data.baselines import Baselines
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective

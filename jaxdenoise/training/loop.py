@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.evaluation import Evaluator
 from jaxdenoise.training.fingerprint import take_fingerprint
 from jaxdenoise.training.metrics_file import MetricsFile
+from jaxdenoise.training.profile import profiled
 from jaxdenoise.training.progress import ProgressLine
 from jaxdenoise.training.setup import Setup
 from jaxdenoise.training.step import Metrics
@@ -84,6 +86,7 @@ def run_steps(
     *,
     start: int,
     state: TrainState,
+    profile: tuple[range | None, Path] = (None, Path()),
 ) -> tuple[TrainState, Clock]:
     """Trains from `start` to the last step.
 
@@ -98,6 +101,7 @@ def run_steps(
       console: for the progress line.
       start: updates made so far.
       state: of that step, whole.
+      profile: steps to trace, and the folder of the trace.
 
     Returns:
       The final state, whole, and where the time went.
@@ -117,10 +121,16 @@ def run_steps(
     size = setup.store.tokenizer.vocab.size
     reading = {"threads": training.reading_threads, "vocabulary_size": size}
     feed = iterate(batches, start=start, **reading)
-    with ProgressLine(console, training.steps) as line, _signals() as stop:
+    with (
+        ProgressLine(console, training.steps) as line,
+        _signals() as stop,
+        profiled(*profile) as dispatched,
+    ):
+        dispatched(start, state)
         clock.start()
         for number, rows in enumerate(_timed(feed, clock), start + 1):
             state, values = step(state, backend.split(rows))
+            dispatched(number, values)
             log.flush(line)
             if number % training.log_every == 0 or number == training.steps:
                 log.hold(number, values)

@@ -31,7 +31,14 @@ SENTENCES = 5
 GALLERY_ROWS = 12
 
 
-def train(setup: Setup, name: str, run: RunDirectory, console: Console) -> dict[str, Any]:
+def train(
+    setup: Setup,
+    name: str,
+    run: RunDirectory,
+    console: Console,
+    *,
+    profile: range | None = None,
+) -> dict[str, Any]:
     """Trains an experiment in its directory; continues a run that was stopped.
 
     Of several processes all come here, and the first one writes.
@@ -41,6 +48,7 @@ def train(setup: Setup, name: str, run: RunDirectory, console: Console) -> dict[
       name: of the experiment.
       run: where its files go.
       console: for progress.
+      profile: steps whose trace is written into the run's directory.
 
     Returns:
       What results.json holds. A finished run is not trained again.
@@ -77,7 +85,14 @@ def train(setup: Setup, name: str, run: RunDirectory, console: Console) -> dict[
         clock = Clock()
         if start < training.steps:
             state, clock = run_steps(
-                setup, checkpoints, metrics, evaluator, console, start=start, state=state
+                setup,
+                checkpoints,
+                metrics,
+                evaluator,
+                console,
+                start=start,
+                state=state,
+                profile=(profile, run.profile),
             )
         with console.status("evaluating"):
             return _finish(setup, run, evaluator, state.params, clock)

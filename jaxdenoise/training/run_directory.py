@@ -54,6 +54,11 @@ class RunDirectory:
         return self.path / "gallery.json"
 
     @property
+    def profile(self) -> Path:
+        """Traces of steps that were asked for."""
+        return self.path / "profile"
+
+    @property
     def report(self) -> Path:
         """The page."""
         return self.path / "report.html"

@@ -74,7 +74,9 @@ def test_the_evaluation_does_not_depend_on_how_rows_are_chunked(setup, rows, mon
     for chunk in (64, 7):
         monkeypatch.setattr(evaluation, "CHUNK", chunk)
         figures.append(
-            evaluation.Evaluator(setup.objective, setup.model, rows, tokenizer.token_bytes)(params)
+            evaluation.Evaluator(
+                setup.objective, setup.model, rows, tokenizer.token_bytes, setup.backend
+            )(params)
         )
     for name in figures[0]:
         assert math.isclose(figures[0][name], figures[1][name], rel_tol=1e-5)
@@ -82,7 +84,9 @@ def test_the_evaluation_does_not_depend_on_how_rows_are_chunked(setup, rows, mon
 
 def test_bits_per_byte_count_the_bytes_of_the_targets(setup, rows):
     tokenizer = setup.store.tokenizer
-    evaluator = evaluation.Evaluator(setup.objective, setup.model, rows, tokenizer.token_bytes)
+    evaluator = evaluation.Evaluator(
+        setup.objective, setup.model, rows, tokenizer.token_bytes, setup.backend
+    )
     models = fit_baselines(setup.store.tokens("train"), tokenizer.vocab.size)
     figures = evaluator.baselines(models)["unigram"]
     batch = jax.device_get(corrupt(setup.objective, rows))
