@@ -16,11 +16,12 @@ from jaxtyping import Bool, Float, Int
 
 from jaxdenoise.arrays import AnyArray, wide
 from jaxdenoise.config import ModelConfig
-from jaxdenoise.model.layers import Hidden, Initializer, Layer, dense, matrix_init, rms_norm
+from jaxdenoise.model.layers import Hidden, Initializer, Layer, dense, matrix_init, plus, rms_norm
 from jaxdenoise.model.positions import rotate
 from jaxdenoise.model.sharding import is_cut
 from jaxdenoise.model.streams import Reach, Sight, Streams, Surroundings
 
+INWARDS, OUTWARDS = ("embed", "heads"), ("heads", "embed")  # of kernels; see `sharding`
 HIDDEN_LOGIT = -1e9  # finite, so that a query which sees nothing gives no NaN
 
 Heads = Float[AnyArray, "H _ D"]
@@ -153,7 +154,7 @@ class Attention(Layer):
             peaks.append(jnp.max(real, initial=HIDDEN_LOGIT))
             inner = self.config.heads * self.config.head_width
             joined = jnp.moveaxis(output, 0, 1).reshape(output.shape[1], inner)
-            outputs.append(_affine(joined, own[number], "out"))
+            outputs.append(_outwards(joined, own[number]))
         self.sow("intermediates", "max_logit", jnp.max(jnp.stack(peaks)))
         return tuple(outputs)
 
@@ -188,11 +189,11 @@ class Attention(Layer):
         for name, size in columns.items():
             rows = inner if name == "out" else config.width
             init = query_init(config) if name == "query" else matrix_init(config)
-            axes = ("heads", "embed") if name == "out" else ("embed", "heads")
-            weights[name] = self.factor(name, init, (rows, size), axes)
+            axes = OUTWARDS if name == "out" else INWARDS
+            weights[name] = self.weight(name, init, (rows, size), axes)
             if config.biases:
                 zeros = nn.initializers.zeros
-                weights[f"{name}_bias"] = self.factor(f"{name}_bias", zeros, (size,), axes[1:])
+                weights[f"{name}_bias"] = self.weight(f"{name}_bias", zeros, (size,), axes[1:])
         for name in ("query_norm", "key_norm") if config.qk_norm else ():
             ones, shape = nn.initializers.ones, (config.head_width,)
             weights[name] = self.weight(name, ones, shape, ("rest",))
@@ -210,9 +211,9 @@ class Attention(Layer):
         kernels = [weights[name] for name in names]
         if len(names) > 1 and not is_cut("heads"):  # joined, the parts would change devices
             ends = np.cumsum([kernel.shape[1] for kernel in kernels])[:-1]
-            products = jnp.split(dense(x, jnp.concatenate(kernels, axis=1)), ends, axis=1)
+            products = jnp.split(dense(x, jnp.concatenate(kernels, axis=1), INWARDS), ends, axis=1)
         else:
-            products = [dense(x, kernel) for kernel in kernels]
+            products = [dense(x, kernel, INWARDS) for kernel in kernels]
         parts = zip(names, products, strict=True)
         return [self._by_head(name, part, weights, positions, reach) for name, part in parts]
 
@@ -226,7 +227,7 @@ class Attention(Layer):
     ) -> Heads:
         """Bias, heads, norm, rotation, scale; keys and values once for each query's head."""
         config = self.config
-        part = part + weights[f"{name}_bias"] if config.biases else part
+        part = plus(part, weights[f"{name}_bias"], INWARDS[1:]) if config.biases else part
         heads = part.shape[1] // config.head_width
         part = jnp.moveaxis(part.reshape(part.shape[0], heads, config.head_width), 1, 0)
         if config.qk_norm and name != "value":
@@ -248,9 +249,9 @@ def query_init(config: ModelConfig) -> Initializer:
     return nn.initializers.variance_scaling(1.0 / config.head_width, "fan_in", "truncated_normal")
 
 
-def _affine(x: Float[AnyArray, "T rows"], weights: dict[str, jax.Array], name: str) -> Hidden:
-    product = dense(x, weights[name])
-    return product + weights[f"{name}_bias"] if f"{name}_bias" in weights else product
+def _outwards(x: Float[AnyArray, "T rows"], weights: dict[str, jax.Array]) -> Hidden:
+    product = dense(x, weights["out"], OUTWARDS)
+    return plus(product, weights["out_bias"], OUTWARDS[1:]) if "out_bias" in weights else product
 
 
 def _joined(parts: Sequence[AnyArray], axis: int = -1) -> AnyArray:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from jaxdenoise.arrays import AnyArray, wide
 from jaxdenoise.config import ModelConfig
-from jaxdenoise.model.sharding import Axes, gathered, named
+from jaxdenoise.model.sharding import Axes, gathered, named, scattered
 
 Hidden = Float[AnyArray, "T width"]
 Initializer = nn.initializers.Initializer
@@ -32,27 +32,56 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@jax.custom_batching.custom_vmap
 def dense(
-    x: Float[AnyArray, "T rows"], kernel: Float[AnyArray, "rows columns"]
+    x: Float[AnyArray, "T rows"], kernel: Float[AnyArray, "rows columns"], axes: Axes
 ) -> Float[AnyArray, "T columns"]:
-    """X @ kernel; vmapped over a batch, one product of [B · T, rows].
+    """X @ kernel in the dtype of x; vmapped over a batch, one product of [B · T, rows].
 
     `jax.vmap` alone would make the kernel's gradient a contraction over two axes, batch and
-    position, which XLA computes through transposed copies on a CPU: three times slower.
+    position, which XLA computes through transposed copies on a CPU: three times slower. It comes in
+    the kernel's own dtype, so that devices sum it in float32. On a mesh, where `axes` says how the
+    kernel is cut, it is gathered here for each use, and not kept for the backward pass.
     """
-    return x @ kernel
+    return _dense(axes)(x, kernel)
 
 
-@dense.def_vmap
-def _dense_of_batch(
-    size: int, batched: list[bool], x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, bool]:
-    x_batched, kernel_batched = batched
-    if kernel_batched or not x_batched:
-        return jnp.matmul(x, kernel), True
-    rows = x.reshape(size * x.shape[1], x.shape[2])
-    return (rows @ kernel).reshape(size, x.shape[1], kernel.shape[1]), True
+@functools.cache
+def _dense(axes: Axes) -> Callable[[AnyArray, AnyArray], jax.Array]:
+    @jax.custom_batching.custom_vmap
+    def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _product(x, kernel, axes)
+
+    @dense.def_vmap
+    def of_batch(size: int, batched: list[bool], x: Any, kernel: Any) -> tuple[jax.Array, bool]:
+        x_batched, kernel_batched = batched
+        if kernel_batched or not x_batched:
+            return jnp.matmul(x, kernel.astype(x.dtype)), True
+        product: Any = _product(x.reshape(size * x.shape[1], x.shape[2]), kernel, axes)
+        return product.reshape(size, x.shape[1], kernel.shape[1]), True
+
+    return dense
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Array:
+    return x @ gathered(kernel.astype(x.dtype), axes)
+
+
+def _product_forward(x: jax.Array, kernel: jax.Array, axes: Axes) -> tuple[jax.Array, Any]:
+    return _product(x, kernel, axes), (x, kernel)
+
+
+def _product_backward(axes: Axes, kept: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    whole = gathered(kernel.astype(x.dtype), axes)
+    at_x = jax.lax.dot_general(gradient, whole, (((1,), (1,)), ((), ())))
+    at_kernel = jax.lax.dot_general(
+        x, gradient, (((0,), (0,)), ((), ())), preferred_element_type=kernel.dtype
+    )
+    return at_x, scattered(at_kernel, axes)
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 class Layer(nn.Module):
@@ -73,34 +102,31 @@ class Layer(nn.Module):
         value = self.param(name, named(init, axes), shape, jnp.float32)
         return jax.lax.stop_gradient(value) if frozen else value
 
-    def factor(
+    def affine(
         self,
         name: str,
-        init: Initializer,
-        shape: tuple[int, ...],
+        x: Float[AnyArray, "T rows"],
+        shape: tuple[int, int],
         axes: Axes,
         *,
         frozen: bool = False,
-    ) -> jax.Array:
-        """A parameter in the compute dtype, whole where a mesh cuts its width."""
-        return gathered(self.computed(self.weight(name, init, shape, axes, frozen=frozen)), axes)
-
-    def kernel(
-        self, name: str, shape: tuple[int, int], axes: Axes, *, frozen: bool = False
-    ) -> jax.Array:
-        """A matrix, in the compute dtype."""
-        return self.factor(name, matrix_init(self.config), shape, axes, frozen=frozen)
-
-    def offset(self, name: str, x: AnyArray, axis: str, *, frozen: bool = False) -> AnyArray:
-        """X plus the bias of that name, where the model has biases."""
+    ) -> Float[AnyArray, "T columns"]:
+        """X times the matrix of that name, plus a bias where the model has biases."""
+        kernel = self.weight(name, matrix_init(self.config), shape, axes, frozen=frozen)
+        product = dense(x, kernel, axes)
         if not self.config.biases:
-            return x
-        zeros = nn.initializers.zeros
-        return x + self.factor(name, zeros, x.shape[-1:], (axis,), frozen=frozen)
+            return product
+        zeros, name = nn.initializers.zeros, "bias" if name == "kernel" else f"{name}_bias"
+        return plus(product, self.weight(name, zeros, shape[1:], axes[1:], frozen=frozen), axes[1:])
 
     def computed(self, value: jax.Array) -> jax.Array:
         """The value in the compute dtype."""
         return value.astype(self.config.compute_dtype)
+
+
+def plus(x: AnyArray, bias: AnyArray, axes: Axes) -> jax.Array:
+    """X plus a parameter, in the dtype of x; summed in the parameter's, like its gradient."""
+    return (x + gathered(bias, axes)).astype(x.dtype)
 
 
 def matrix_init(config: ModelConfig) -> Initializer:
@@ -143,7 +169,8 @@ class Norm(Layer):
         bias = self.weight("bias", nn.initializers.zeros, shape, ("embed",), frozen=frozen)
         precise = x.astype(wide(x.dtype))
         centred = precise - jnp.mean(precise, axis=-1, keepdims=True)
-        return (rms_norm(centred, scale, self.config.norm_epsilon) + bias).astype(x.dtype)
+        normed = rms_norm(centred, scale, self.config.norm_epsilon)
+        return plus(normed, bias, ("embed",)).astype(x.dtype)
 
 
 class MLP(Layer):
@@ -155,13 +182,10 @@ class MLP(Layer):
     @nn.compact
     def __call__(self, x: Hidden, frozen: bool = False) -> Hidden:
         config, activation = self.config, ACTIVATIONS[self.config.activation]
-
         sizes = {"embed": config.width, "mlp": config.mlp_width}
 
         def project(name: str, x: AnyArray, *axes: str) -> AnyArray:
-            shape = sizes[axes[0]], sizes[axes[1]]
-            product = dense(x, self.kernel(name, shape, axes, frozen=frozen))
-            return self.offset(f"{name}_bias", product, axes[1], frozen=frozen)
+            return self.affine(name, x, (sizes[axes[0]], sizes[axes[1]]), axes, frozen=frozen)
 
         if config.gated:
             hidden = activation(project("wi_0", x, "embed", "mlp"))
@@ -180,8 +204,7 @@ class PredictionHead(Layer):
     @nn.compact
     def __call__(self, x: Hidden) -> Hidden:
         width = self.config.width
-        kernel = self.kernel("kernel", (width, width), ("embed", "rest"))
-        hidden = self.offset("bias", dense(x, kernel), "embed")
+        hidden = self.affine("kernel", x, (width, width), ("embed", "rest"))
         return Norm(self.config, name="norm")(ACTIVATIONS[self.config.activation](hidden))
 
 

@@ -98,6 +98,13 @@ def gathered(value: AnyArray, axes: Axes) -> Any:
     return _gather(value, spec, whole)
 
 
+def scattered(gradient: jax.Array, axes: Axes) -> jax.Array:
+    """The gradient of a parameter, cut as the parameter is."""
+    if not _on_mesh():
+        return gradient
+    return jax.lax.with_sharding_constraint(gradient, partition(PartitionSpec(*axes)))
+
+
 def by_example(x: AnyArray) -> AnyArray:
     """Inside a vmapped model: the batch is cut over its axes here, and nothing else is."""
     return jax.lax.with_sharding_constraint(x, PartitionSpec()) if _on_mesh() else x

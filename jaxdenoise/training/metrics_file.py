@@ -44,11 +44,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays as numbers and lists of six significant digits, in dictionaries of any depth."""
+    """Arrays as numbers and lists of nine significant digits (float32 whole), at any depth."""
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
         return _plain(value.tolist())
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    return float(f"{value:.9g}") if isinstance(value, float) else value

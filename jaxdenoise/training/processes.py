@@ -84,13 +84,8 @@ def join(member: Membership, marks: Path | None = None) -> None:
     """
     import jax
 
-    mark = None
-    if marks is not None and member.index is not None:
-        marks.mkdir(parents=True, exist_ok=True)
-        mark = marks / str(member.index)
-        mark.write_text(f"{os.getpid()}\n")
     try:
-        with _patiently(member, marks):
+        with _marked(member, marks), _patiently(member, marks):
             jax.distributed.initialize(
                 member.coordinator,
                 member.number,
@@ -107,9 +102,6 @@ def join(member: Membership, marks: Path | None = None) -> None:
             f"--processes auto: {' '.join(str(error).split())[:200]}; start it with srun, on a TPU "
             "pod or on GKE, or give --processes N --process I --coordinator HOST:PORT"
         ) from error
-    finally:
-        if mark is not None:
-            mark.unlink(missing_ok=True)
 
 
 def joined() -> bool:
@@ -182,11 +174,33 @@ def stop_agreed(step: int) -> bool:
 
 
 @contextlib.contextmanager
+def _marked(member: Membership, marks: Path | None) -> Iterator[None]:
+    """Leaves this process' mark while it waits."""
+    if marks is None or member.index is None:
+        yield
+        return
+    marks.mkdir(parents=True, exist_ok=True)
+    (marks / str(member.index)).touch()
+    try:
+        yield
+    finally:
+        _unmark(member, marks)
+
+
+def _unmark(member: Membership, marks: Path | None) -> None:
+    if marks is not None:
+        with contextlib.suppress(OSError):  # others are marked there still, or it is gone
+            (marks / str(member.index)).unlink(missing_ok=True)
+            marks.rmdir()
+
+
+@contextlib.contextmanager
 def _patiently(member: Membership, marks: Path | None) -> Iterator[None]:
     """Ends the program with one line if the others do not come in time."""
 
     def give_up() -> None:
         print(f"jaxdenoise: {_missing(member, marks)}", file=sys.stderr, flush=True)
+        _unmark(member, marks)
         os._exit(2)
 
     timer = threading.Timer(member.patience, give_up)
