@@ -32,6 +32,8 @@ from jaxdenoise.presets import shaped_as
 from jaxdenoise.registry import Registry
 
 BUILT_IN = "jaxdenoise.experiments"
+SPEED = ("data.workers", "training.reading_threads")
+"""Fields that change nothing but speed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +131,16 @@ def digest(experiment: Experiment) -> str:
 
     Fields at their default are left out, so that one that is added later changes no digest.
     """
-    fields, defaults = flatten(to_dict(experiment)), flatten(_defaults(experiment))
+    fields, defaults = determining(experiment), flatten(_defaults(experiment))
     chosen = {name: value for name, value in fields.items() if defaults.get(name) != value}
     canonical = json.dumps(chosen, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def determining(experiment: Experiment) -> dict[str, Any]:
+    """The dotted fields that a run depends on: all but those of its speed."""
+    fields = flatten(to_dict(experiment))
+    return {name: value for name, value in fields.items() if name not in SPEED}
 
 
 def _defaults(experiment: Experiment) -> dict[str, Any]:

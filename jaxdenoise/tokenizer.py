@@ -13,6 +13,7 @@ import tokenizers
 
 from jaxdenoise.config import check_vocabulary_size
 from jaxdenoise.errors import UserError, require
+from jaxdenoise.paths import as_path
 from jaxdenoise.vocabulary import Vocabulary
 
 PAD, EOS, MASK, SEPARATOR = "<pad>", "</s>", "<mask>", "<doc>"
@@ -156,7 +157,7 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     Raises:
       UserError: the file is missing or is no tokenizer.json.
     """
-    path = Path(path)
+    path = as_path(path)
     require(path.is_file(), f"tokenizer '{path}' is not a file; give the path of a tokenizer.json")
     try:
         backend = tokenizers.Tokenizer.from_str(path.read_text("utf-8"))

@@ -14,7 +14,7 @@ PACKAGE = Path(jaxdenoise.__file__).parent
 # Each room may import the rooms before it and itself. Rooms on one line do not see each other.
 ORDER = [
     {"errors"},
-    {"registry", "config", "keys", "vocabulary"},
+    {"registry", "config", "keys", "paths", "vocabulary"},
     {"arrays", "tokenizer", "presets"},
     {"corruption", "losses"},
     {"model", "optim", "objectives"},

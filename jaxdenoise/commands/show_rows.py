@@ -138,7 +138,7 @@ def _read_stream(path: str, field: str, tokenizer: Tokenizer, most: int) -> np.n
 
     documents = read_documents([Path(path)], field=field, unit="paragraph", on_bad=_refuse)
     stream: list[int] = []
-    for _, text in documents:
+    for text in documents:
         stream += [*tokenizer.encode(text).tolist(), tokenizer.separator_id]
         if len(stream) >= most:
             break

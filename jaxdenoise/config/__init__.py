@@ -3,7 +3,14 @@
 No arrays and no JAX in here, so that a wrong field is refused before anything slow is loaded.
 """
 
-from jaxdenoise.config.data import SPECIAL_IDS, DataConfig, check_vocabulary_size
+from jaxdenoise.config.data import (
+    BLOCK,
+    MAX_CORPORA,
+    SPECIAL_IDS,
+    DataConfig,
+    check_vocabulary_size,
+    rows_of_block,
+)
 from jaxdenoise.config.model import ModelConfig
 from jaxdenoise.config.optimizer import OptimizerConfig
 from jaxdenoise.config.training import (
@@ -16,7 +23,9 @@ from jaxdenoise.config.training import (
 )
 
 __all__ = [
+    "BLOCK",
     "GRADIENTS",
+    "MAX_CORPORA",
     "SPECIAL_IDS",
     "DataConfig",
     "Gradients",
@@ -27,4 +36,5 @@ __all__ = [
     "TrainingConfig",
     "check_gradients",
     "check_vocabulary_size",
+    "rows_of_block",
 ]

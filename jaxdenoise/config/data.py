@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from jaxdenoise.config.checks import positive
@@ -22,17 +25,53 @@ def check_vocabulary_size(vocabulary_size: int, sentinels: int) -> None:
     )
 
 
+BLOCK = 1000
+"""The most rows of a block in which the corpora of a mixture have their exact shares."""
+MAX_CORPORA = 128
+
+
+def rows_of_block(weights: Sequence[float]) -> tuple[int, ...]:
+    """How many rows of each corpus are in every block of a mixture's rows.
+
+    The smallest whole numbers that are to each other as the weights, or the nearest that add up to
+    `BLOCK`.
+
+    Example:
+      >>> rows_of_block([0.7, 0.2, 0.1]), rows_of_block([2.0, 1.0])
+      ((7, 2, 1), (2, 1))
+    """
+    exact = [Fraction(str(weight)) for weight in weights]
+    smallest = [int(w * math.lcm(*(f.denominator for f in exact))) for w in exact]
+    rows = [number // math.gcd(*smallest) for number in smallest]
+    if sum(rows) > BLOCK:
+        shares = [weight * BLOCK / sum(exact) for weight in exact]
+        rows = [int(share) for share in shares]
+        for place in sorted(range(len(rows)), key=lambda k: rows[k] - shares[k])[
+            : BLOCK - sum(rows)
+        ]:
+            rows[place] += 1
+    require(
+        min(rows) >= 1,
+        f"data.mixture has weights {', '.join(map(str, weights))}, of which one is less than "
+        f"1/{BLOCK} of all; leave that corpus out, or give it more",
+    )
+    return tuple(rows)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What to train on.
 
     Attributes:
-      corpus: an embedded corpus by name; not used when `files` are given.
-      files: paths or globs of .txt, .jsonl and .parquet files.
-      field: the text's field in .jsonl and .parquet records.
+      corpus: an embedded corpus by name, or a Hugging Face dataset, such as
+        `hf:allenai/c4?config=en&split=train`; not used when `files` are given.
+      files: paths, globs or addresses (gs://…) of .txt, .jsonl, .parquet and .array_record files.
+      mixture: instead of the two, several corpora with their weights: names, paths or globs.
+      field: the text's field in records.
       documents: what a document is in a .txt file; paragraphs are parted by blank lines.
       bad_records: refuse a corpus with records that cannot be read, or skip and count them.
       held_out: share of the documents kept for evaluation, chosen by hash.
+      workers: processes that tokenise, of which the result does not depend; 1 for threads alone.
       tokenizer: path of a tokenizer.json; by default a byte-level BPE is trained.
       vocabulary_size: ids of that BPE, special ones included.
       sentinels: how many of them are sentinels.
@@ -48,10 +87,12 @@ class DataConfig:
 
     corpus: str = "pydocs"
     files: tuple[str, ...] = ()
+    mixture: tuple[tuple[str, float], ...] = ()
     field: str = "text"
     documents: Literal["paragraph", "line", "file"] = "paragraph"
     bad_records: Literal["refuse", "skip"] = "refuse"
     held_out: float = 0.05
+    workers: int = 1
     tokenizer: str | None = None
     vocabulary_size: int = 1134
     sentinels: int = 100
@@ -62,7 +103,8 @@ class DataConfig:
     decoder_length: int | None = None
 
     def __post_init__(self):
-        positive("data", self, "vocabulary_size", "raw_length", "pieces")
+        positive("data", self, "vocabulary_size", "raw_length", "pieces", "workers")
+        self._check_mixture()
         for name in ("encoder_length", "decoder_length"):
             length = getattr(self, name)
             require(
@@ -77,3 +119,22 @@ class DataConfig:
             0 < self.held_out < 1,
             f"data.held_out is {self.held_out}; it must be inside (0, 1), such as 0.05",
         )
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """How many rows of each corpus there are in every block of rows."""
+        return rows_of_block([weight for _, weight in self.mixture]) if self.mixture else (1,)
+
+    def _check_mixture(self) -> None:
+        names = [name for name, _ in self.mixture]
+        require(
+            not (names and self.files),
+            "data.mixture and data.files are both given; name the files in the mixture",
+        )
+        for name, weight in self.mixture:
+            require(
+                0 < weight < math.inf and names.count(name) == 1,
+                f"data.mixture has '{name}' {names.count(name)} times, with the weight {weight}; "
+                "give each corpus once, with a weight above 0",
+            )
+        require(len(self.block) <= MAX_CORPORA, f"data.mixture has more than {MAX_CORPORA} corpora")

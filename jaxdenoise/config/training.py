@@ -100,7 +100,7 @@ class TrainingConfig:
       evaluation_rows: held-out rows, always the same, under one frozen corruption.
       checkpoint_every: steps between checkpoints; one more comes at the end.
       keep_checkpoints: the latest so many are kept.
-      reading_threads: of the host; their number changes nothing but speed.
+      reading_threads: of the host, beside the loop's own; their number changes nothing but speed.
     """
 
     steps: int = 1000
@@ -123,7 +123,8 @@ class TrainingConfig:
     def __post_init__(self):
         positive("training", self, "steps", "batch_size", "log_every", "evaluate_every")
         positive("training", self, "evaluation_rows", "checkpoint_every", "keep_checkpoints")
-        positive("training", self, "reading_threads", "micro_batches")
+        positive("training", self, "micro_batches")
+        in_range("training", self, 0, float("inf"), "reading_threads")
         in_range("training", self, 0, 1, "label_smoothing")
         require(self.z_loss >= 0, f"training.z_loss is {self.z_loss}; it cannot be negative")
         require(self.constant > 0, f"training.constant is {self.constant}; it must be above 0")

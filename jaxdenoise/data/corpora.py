@@ -1,14 +1,25 @@
-"""Corpora: streams of named documents, with a fingerprint of where they come from."""
+"""Corpora: documents, in parts that can be read apart, with a fingerprint of their source."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 from jaxdenoise.config import DataConfig
-from jaxdenoise.data import files, pydocs
-from jaxdenoise.errors import UserError
+from jaxdenoise.data import files, huggingface, pydocs
+from jaxdenoise.data.records import OnBad
 from jaxdenoise.registry import Registry
+
+
+class Part(Protocol):
+    """Some of the documents of a corpus; it can be pickled, so that another process reads it."""
+
+    def read(self, on_bad: OnBad) -> Iterator[str]:
+        """Yields its documents, always in the same order; see `records`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,53 +29,78 @@ class Corpus:
     Attributes:
       name: for display and for the store's folder.
       fingerprint: what identifies the content; another fingerprint is another corpus.
-      documents: yields (name, text).
-      bad_records: where records were skipped, filled while reading.
+      parts: cuts it into parts, which depend on nothing but the content.
+      size: bytes of its files; 0 for what is not read from files, which is small.
     """
 
     name: str
     fingerprint: Mapping[str, str]
-    documents: Callable[[], Iterator[tuple[str, str]]]
-    bad_records: list[str] = field(default_factory=list)
+    parts: Callable[[], Sequence[Part]]
+    size: int = 0
+
+    def documents(self, on_bad: OnBad) -> Iterator[str]:
+        """Yields all documents."""
+        for part in self.parts():
+            yield from part.read(on_bad)
 
 
 corpora: Registry[Callable[[], Corpus]] = Registry("corpus")
 
 
+@dataclass(frozen=True)
+class _Docstrings:
+    def read(self, on_bad: OnBad) -> Iterator[str]:
+        del on_bad
+        return (text for _, text in pydocs.documents())
+
+
 def _pydocs() -> Corpus:
     """Docstrings of the Python standard library, numpy, scipy and jax: 10 MB of English."""
-    return Corpus(
-        name="pydocs",
-        fingerprint=pydocs.fingerprint(),
-        documents=lambda: iter(pydocs.documents()),
-    )
+    return Corpus(name="pydocs", fingerprint=pydocs.fingerprint(), parts=lambda: [_Docstrings()])
 
 
 corpora.add("pydocs", _pydocs)
 
 
 def open_corpus(config: DataConfig) -> Corpus:
-    """The user's files if there are any, else the embedded corpus.
+    """The user's files if there are any, else a corpus by name.
 
     Raises:
       UserError: an unknown corpus, a pattern without files, or a kind of file without a reader.
     """
-    if not config.files:
-        return corpora[config.corpus]()
-    paths = files.find_files(config.files)
-    bad: dict[str, None] = {}  # a set in order: the corpus is read more than once
+    if config.files:
+        return _of_files(files.find_files(config.files), config)
+    return _named(config.corpus, config)
 
-    def on_bad(error: UserError) -> None:
-        if config.bad_records == "refuse":
-            raise error
-        bad[str(error).split(";")[0]] = None
 
-    def documents() -> Iterator[tuple[str, str]]:
-        yield from files.read_documents(
-            paths, field=config.field, unit=config.documents, on_bad=on_bad
-        )
-        corpus.bad_records[:] = bad
+def open_member(name: str, config: DataConfig) -> Corpus:
+    """A corpus of a mixture: by name, or else the files of a path or glob.
 
-    fingerprint = files.fingerprint(paths, config.field, config.documents)
-    corpus = Corpus(name=paths[0].stem, fingerprint=fingerprint, documents=documents)
-    return corpus
+    Raises:
+      UserError: as `open_corpus`.
+    """
+    if name in corpora or name.startswith(huggingface.SCHEME):
+        return _named(name, config)
+    known = ", ".join(corpora.names())
+    return _of_files(files.find_files((name,), f"data.mixture: no corpus ({known}) and"), config)
+
+
+def _of_files(paths: list[Path], config: DataConfig) -> Corpus:
+    kinds: dict[str, Any] = {"field": config.field, "unit": config.documents}
+    return Corpus(
+        name=paths[0].stem,
+        fingerprint=files.fingerprint(paths, **kinds),
+        parts=functools.partial(files.plan_parts, paths, **kinds),
+        size=sum(path.stat().st_size for path in paths),
+    )
+
+
+def _named(name: str, config: DataConfig) -> Corpus:
+    if not name.startswith(huggingface.SCHEME):
+        return corpora[name]()
+    return Corpus(
+        name=huggingface.short_name(name),
+        fingerprint=huggingface.fingerprint(name, config.field),
+        parts=functools.partial(huggingface.plan_parts, name, config.field),
+        size=huggingface.open_dataset(name).data.nbytes,
+    )

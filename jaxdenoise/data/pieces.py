@@ -22,7 +22,7 @@ from jaxdenoise import keys
 from jaxdenoise.arrays import AnyArray, Key, Pieces, Rows
 from jaxdenoise.corruption.lengths import Lengths
 from jaxdenoise.data.packing import pack_pieces
-from jaxdenoise.data.rows import ByStep
+from jaxdenoise.data.rows import ByStep, Tokens
 from jaxdenoise.errors import require
 
 _CHUNK = 4096  # pieces whose lengths are computed together
@@ -191,7 +191,7 @@ def _room(taken: np.ndarray, lengths: np.ndarray, packing: Packing) -> np.ndarra
 
 
 def take_packed_rows(
-    tokens: np.ndarray,
+    tokens: Tokens,
     objective: Packable,
     packing: Packing,
     visits: Sequence[tuple[Plan, int, int, int]],
@@ -250,21 +250,25 @@ class PackedBatches(ByStep):
     before it are planned: a run that goes on plans them anew, in seconds for a million pieces.
 
     Attributes:
-      documents: of the stream, from `find_documents`.
+      tokens: the stream of a split; slices of it are taken.
+      documents: of the stream: of a store, or from `find_documents`.
       objective: from `objectives.packed.within`.
       packing: what a row has room for.
+      first_epoch: its number, as in `Batches`.
     """
 
+    tokens: Tokens
     documents: np.ndarray
     objective: Packable
     packing: Packing
+    first_epoch: int = 0
     _plans: dict[int, Plan] = field(default_factory=dict, repr=False, compare=False)
     _ends: list[tuple[int, int]] = field(default_factory=list, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def take(self, numbers: Sequence[int]) -> Rows:
         """See `ByStep.take`."""
-        visits = [self._visit(number) for number in numbers]
+        visits = [self._visit(int(number)) for number in numbers]
         return take_packed_rows(self.tokens, self.objective, self.packing, visits, self.seed)
 
     @property
@@ -280,7 +284,7 @@ class PackedBatches(ByStep):
                 self._measure(len(self._ends))
             epoch = next(n for n, (rows, _) in enumerate(self._ends) if row < rows)
             rows, pieces = self._ends[epoch - 1] if epoch else (0, 0)
-            return self._plan(epoch), row - rows, epoch, pieces
+            return self._plan(epoch), row - rows, self.first_epoch + epoch, pieces
 
     def _measure(self, epoch: int) -> None:
         plan, (rows, pieces) = self._plan(epoch), self._ends[-1] if self._ends else (0, 0)
@@ -288,7 +292,7 @@ class PackedBatches(ByStep):
 
     def _plan(self, epoch: int) -> Plan:
         if epoch not in self._plans:
-            settings = {"seed": self.seed, "epoch": epoch}
+            settings = {"seed": self.seed, "epoch": self.first_epoch + epoch}
             plan = plan_epoch(self.objective, self.documents, self.packing, **settings)
             self._plans[epoch] = plan
             for old in list(self._plans)[:-_KEPT]:
@@ -297,14 +301,15 @@ class PackedBatches(ByStep):
 
 
 def sample_packed_rows(
-    tokens: np.ndarray,
+    tokens: Tokens,
     documents: Int[np.ndarray, "D 2"],
     objective: Packable,
     packing: Packing,
     number: int,
+    epoch: int = 0,
 ) -> Rows:
     """A fixed sample of packed rows, the same for every run: for evaluation; see `sample_rows`."""
     seed = keys.host_seed("held_out")
-    plan = plan_epoch(objective, documents, packing, seed=seed, epoch=0)
-    visits = [(plan, row, 0, 0) for row in range(min(number, len(plan.rows)))]
+    plan = plan_epoch(objective, documents, packing, seed=seed, epoch=epoch)
+    visits = [(plan, row, epoch, 0) for row in range(min(number, len(plan.rows)))]
     return take_packed_rows(tokens, objective, packing, visits, seed)

@@ -13,10 +13,14 @@ import numpy as np
 
 from jaxdenoise import keys
 from jaxdenoise.arrays import Rows
+from jaxdenoise.data.shards import Stream
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.tokenizer import Tokenizer
 
 _SHUFFLE_ROUNDS = 4
+_PERMUTED = 1 << 22  # more rows are sampled from a permutation that is not stored
+Tokens = np.ndarray | Stream
+"""A stream of tokens, Int[n]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +28,12 @@ class ByStep(Sequence[Rows]):
     """The batches of a run, by index: nothing is drawn, everything is looked up.
 
     Attributes:
-      tokens: Int[tokens], the stream of a split; may be memory-mapped.
       batch_size: B, over all devices.
       steps: how many batches there are.
       seed: of the experiment.
       part: places in a batch of the rows that are read; None for all.
     """
 
-    tokens: np.ndarray
     batch_size: int
     steps: int
     seed: int
@@ -63,10 +65,15 @@ class Batches(ByStep):
     Each epoch visits every row once, in an order that depends on the seed and the epoch alone.
 
     Attributes:
+      tokens: the stream of a split: an array or `shards.Stream`, of which slices are taken.
       raw_length: L.
+      first_epoch: its number. Corpora of a mixture count from elsewhere, each from its own: see
+        `mixing`.
     """
 
+    tokens: Tokens
     raw_length: int
+    first_epoch: int = 0
 
     def __post_init__(self):
         require(
@@ -82,7 +89,8 @@ class Batches(ByStep):
 
     def take(self, numbers: Sequence[int]) -> Rows:
         """See `ByStep.take`."""
-        visits = [divmod(number, self.rows_per_epoch) for number in numbers]
+        visits = [divmod(int(number), self.rows_per_epoch) for number in numbers]
+        visits = [(self.first_epoch + epoch, place) for epoch, place in visits]
         index = [self._row(epoch, place) for epoch, place in visits]
         epochs = np.array([epoch for epoch, _ in visits], np.uint32)
         rows = take_rows(self.tokens, self.raw_length, np.array(index), epochs, self.seed)
@@ -91,12 +99,14 @@ class Batches(ByStep):
 
     def _row(self, epoch: int, place: int) -> int:
         """Which row is visited at `place` of an epoch: a permutation that is never stored."""
-        return grain.experimental.index_shuffle(
-            place,
-            max_index=self.rows_per_epoch - 1,
-            seed=keys.host_seed("rows", self.seed, epoch),
-            rounds=_SHUFFLE_ROUNDS,
-        )
+        return shuffled(place, self.rows_per_epoch, keys.host_seed("rows", self.seed, epoch))
+
+
+def shuffled(place: int, number: int, seed: int) -> int:
+    """What stands at a place of a permutation of `number` things that is never stored."""
+    return grain.experimental.index_shuffle(
+        place, max_index=number - 1, seed=seed, rounds=_SHUFFLE_ROUNDS
+    )
 
 
 def iterate(
@@ -123,7 +133,7 @@ def iterate(
     return iter(dataset.to_iter_dataset(read_options=options))
 
 
-def sample_rows(tokens: np.ndarray, raw_length: int, number: int) -> Rows:
+def sample_rows(tokens: Tokens, raw_length: int, number: int, epoch: int = 0) -> Rows:
     """A fixed sample of rows, the same for every run: for evaluation.
 
     Their randomness has a seed of its own: an experiment's would corrupt row i of the training
@@ -133,16 +143,20 @@ def sample_rows(tokens: np.ndarray, raw_length: int, number: int) -> Rows:
       tokens: Int[tokens] of the held-out split.
       raw_length: L.
       number: rows wanted; all of them if there are fewer.
+      epoch: that they count as, in the identity of their randomness.
     """
     total = -(-len(tokens) // raw_length)
-    order = np.random.Generator(np.random.Philox(key=0)).permutation(total)
-    index = np.sort(order[:number])
-    epochs = np.zeros(len(index), np.uint32)
+    if total <= _PERMUTED:
+        order = np.random.Generator(np.random.Philox(key=0)).permutation(total)[:number]
+    else:
+        order = [shuffled(place, total, 0) for place in range(number)]
+    index = np.sort(order)
+    epochs = np.full(len(index), epoch, np.uint32)
     return take_rows(tokens, raw_length, index, epochs, keys.host_seed("held_out"))
 
 
 def take_rows(
-    tokens: np.ndarray, raw_length: int, index: np.ndarray, epochs: np.ndarray, seed: int
+    tokens: Tokens, raw_length: int, index: np.ndarray, epochs: np.ndarray, seed: int
 ) -> Rows:
     """Copies rows out of a stream; what lies past its end is padding."""
     block = np.zeros((len(index), raw_length), np.int32)

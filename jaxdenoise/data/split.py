@@ -45,9 +45,20 @@ def held_out_mask(texts: Iterable[str], fraction: float) -> np.ndarray:
         group = np.unique(digest, return_inverse=True)[1]
     smallest = np.full(group.max() + 1, np.iinfo(np.uint64).max)
     np.minimum.at(smallest, group, digest)
-    # Hashed again, since the minimum of a large group is not uniform.
-    uniform = [int.from_bytes(_blake2b(int(d).to_bytes(8, "big")), "big") for d in smallest]
-    return (np.array(uniform, np.float64) < fraction * 2.0**64)[group]
+    return np.array([_chosen(int(d), fraction) for d in smallest])[group]
+
+
+def is_held_out(text: str, fraction: float) -> bool:
+    """What `held_out_mask` says of a document that has no near-duplicate but exact copies.
+
+    It needs no other document, so that corpora of any size are split in constant memory.
+    """
+    return _chosen(_digest(text), fraction)
+
+
+def _chosen(digest: int, fraction: float) -> bool:
+    """Hashed again, since the minimum of a large group is not uniform."""
+    return int.from_bytes(_blake2b(digest.to_bytes(8, "big")), "big") < fraction * 2.0**64
 
 
 def near_duplicate_groups(shingles: list[np.ndarray]) -> tuple[int, np.ndarray]:

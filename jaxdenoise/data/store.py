@@ -1,104 +1,136 @@
 """The token store: a corpus tokenised once, memory-mapped ever after.
 
-A store is a folder with `train.tokens` and `held_out.tokens` (little-endian integers, a separator
-after each document), `tokenizer.json`, and `manifest.json`. It is built beside its place and moved
-there whole, so that an interrupted build leaves nothing that would be taken for a store.
+A store is a folder of shards (`shards`), with `tokenizer.json`, `shards.json` (what is in each) and
+`manifest.json`. It is built beside its place and moved there whole (`build`). A mixture has a
+store for each corpus, all by one tokenizer. The folder of stores may be elsewhere, such as on
+gs://: then a store is built on this machine and copied there, and a shard that is read comes to
+this machine when it is first touched.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import itertools
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import platformdirs
+from jaxtyping import Int
 from rich.console import Console
-from rich.progress import track
 
 from jaxdenoise.config import DataConfig
-from jaxdenoise.data.corpora import Corpus, open_corpus
-from jaxdenoise.data.split import held_out_mask
-from jaxdenoise.errors import require
+from jaxdenoise.data.build import Divided, WorkerDied, build, divide, in_proportion
+from jaxdenoise.data.corpora import Corpus, open_corpus, open_member
+from jaxdenoise.data.shards import (
+    COUNTS,
+    SPLITS,
+    Part,
+    SplitName,
+    Stream,
+    documents_of,
+    parts_of,
+    shard_name,
+)
+from jaxdenoise.errors import UserError
+from jaxdenoise.paths import as_path, is_local, local_cache, upload, write_whole
 from jaxdenoise.tokenizer import Tokenizer, read_tokenizer, train_tokenizer
 
-FORMAT = 2
-SPLITS = ("train", "held_out")
-SplitName = Literal["train", "held_out"]
-_CHUNK = 1000  # documents encoded at a time
+FORMAT = 3
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """An opened store.
+    """An opened store, or those of a mixture.
 
     Attributes:
-      path: its folder.
+      path: its folder; of a mixture the first one's.
       manifest: identity of corpus, tokenizer and split; documents, tokens and bytes of each split.
+      mixed: the stores of a mixture, of which the streams are one behind another.
+      rows: of a mixture, how many rows of each there are in a block of rows.
     """
 
     path: Path
     manifest: dict[str, Any]
+    mixed: tuple[TokenStore, ...] = ()
+    rows: tuple[int, ...] = (1,)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the tokens."""
         return read_tokenizer(self.path / "tokenizer.json")
 
-    def tokens(self, split: SplitName) -> np.ndarray:
-        """The memory-mapped token stream of a split: Int[tokens]."""
-        path = self.path / f"{split}.tokens"
-        return np.memmap(path, dtype=self.manifest["dtype"], mode="r")
+    def tokens(self, split: SplitName) -> Stream:
+        """The token stream of a split: a view whose slices are arrays, memory-mapped."""
+        return Stream(self._parts(split), self.manifest["dtype"])
+
+    def documents(self, split: SplitName) -> Int[np.ndarray, "D 2"]:
+        """Where each document of the stream starts, and its tokens, its separator included."""
+        return documents_of(self._parts(split))
+
+    def sample(self, number: int) -> np.ndarray:
+        """Int[up to `number`]: the first training tokens, of a mixture in its proportions."""
+        if not self.mixed:
+            return self.tokens("train")[:number]
+        from jaxdenoise.data.mixing import interleave
+
+        return interleave([store.tokens("train") for store in self.mixed], self.rows, number)
+
+    @property
+    def members(self) -> tuple[TokenStore, ...]:
+        """The stores of all corpora."""
+        return self.mixed or (self,)
 
     @property
     def identity(self) -> str:
         """A digest of everything that determines the tokens."""
         return self.manifest["identity_digest"]
 
+    def _parts(self, split: SplitName) -> list[Part]:
+        return [shard[split] for store in self.members for shard in store._shards]
+
+    @cached_property
+    def _shards(self) -> list[dict[SplitName, Part]]:
+        headers = json.loads((self.path / "shards.json").read_text("utf-8"))
+        return [parts_of(self.path / shard_name(k), header) for k, header in enumerate(headers)]
+
 
 def cache_directory() -> Path:
-    """Where stores live: $JAXDENOISE_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("JAXDENOISE_CACHE") or platformdirs.user_cache_path("jaxdenoise"))
+    """Where stores live: $JAXDENOISE_CACHE, which may be an address, or the user's cache folder."""
+    named = os.environ.get("JAXDENOISE_CACHE")
+    return as_path(named) if named else platformdirs.user_cache_path("jaxdenoise")
 
 
 def prepare(
     config: DataConfig, *, cache: Path | None = None, console: Console | None = None
 ) -> TokenStore:
-    """Opens the store of this corpus, building it first if there is none.
+    """Opens the store of this corpus, or those of this mixture; builds what lacks.
 
     Args:
-      config: corpus, tokenizer and split; the raw length is not part of a store.
+      config: corpus, tokenizer and split. The raw length is not part of a store, nor how many
+        workers build it.
       cache: the folder of stores; `cache_directory()` by default.
       console: where to show progress; None for none.
 
     Raises:
-      UserError: no file, a record that cannot be read, or an empty split.
+      UserError: no file, a record that cannot be read, an empty split, or a worker that died.
     """
-    corpus = open_corpus(config)
-    identity = _identity(config, corpus)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    place = (cache or cache_directory()) / "stores" / f"{corpus.name}-{digest}"
-    if not (place / "manifest.json").exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-        try:
-            _build(building, config, corpus, identity, digest, console or Console(quiet=True))
-            building.chmod(0o755)  # a temporary folder is closed to others; a cache is shared
-            os.rename(building, place)
-        except OSError:
-            if not (place / "manifest.json").exists():  # another process was faster: take its store
-                raise
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-    return TokenStore(place, json.loads((place / "manifest.json").read_text()))
+    cache, console = cache or cache_directory(), console or Console(quiet=True)
+    if not config.mixture:
+        return _prepare(divide(open_corpus(config), config), config, cache, console)
+    divided = [divide(open_member(name, config), config) for name, _ in config.mixture]
+    if config.tokenizer is None:
+        with console.status("the tokenizer of the mixture"):
+            file = _mixed_tokenizer(config, divided, cache)
+        config = dataclasses.replace(config, tokenizer=str(file))
+    stores = tuple(_prepare(one, config, cache, console) for one in divided)
+    return TokenStore(stores[0].path, _mixed_manifest(stores), stores, config.block)
 
 
 def load_tokenizer(source: str | Path, **fields: Any) -> Tokenizer:
@@ -116,12 +148,55 @@ def load_tokenizer(source: str | Path, **fields: Any) -> Tokenizer:
       >>> load_tokenizer("pydocs").decode(load_tokenizer("pydocs").encode("Return the sum."))
       'Return the sum.'
     """
-    path = Path(source)
+    path = as_path(source)
     if path.is_dir():
         return read_tokenizer(path / "tokenizer.json")
     if path.is_file():
         return read_tokenizer(path)
     return prepare(DataConfig(corpus=str(source), **fields)).tokenizer
+
+
+def _prepare(divided: Divided, config: DataConfig, cache: Path, console: Console) -> TokenStore:
+    """The store of one corpus."""
+    identity = _identity(config, divided.corpus)
+    digest = _digest(identity)
+    place = cache / "stores" / f"{divided.corpus.name}-{digest}"
+    manifest = place / "manifest.json"
+    if not manifest.exists():
+        local = place if is_local(place) else local_cache() / "stores" / place.name
+        building = local.with_name(f".{place.name}")
+        named = {"identity": identity, "identity_digest": digest}
+
+        def make_tokenizer() -> Tokenizer:
+            if config.tokenizer is not None:
+                return read_tokenizer(config.tokenizer)
+            return _trained(config, divided.training_texts())
+
+        try:
+            build(building, divided, make_tokenizer, named, config.workers, console)
+            _move(building, place)
+        except WorkerDied:
+            raise
+        except UserError:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        except OSError:
+            if not manifest.exists():  # another process was faster: take its store
+                raise
+            shutil.rmtree(building, ignore_errors=True)
+    return TokenStore(place, json.loads(manifest.read_text("utf-8")))
+
+
+def _move(building: Path, place: Path) -> None:
+    """Puts a store that is whole into its place."""
+    if is_local(place):
+        os.rename(building, place)
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    files = sorted(building.iterdir(), key=lambda file: file.name == "manifest.json")
+    for file in files:
+        upload(file, place / file.name)
+    building.rmdir()
 
 
 def _identity(config: DataConfig, corpus: Corpus) -> dict[str, Any]:
@@ -139,85 +214,36 @@ def _identity(config: DataConfig, corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def _build(
-    place: Path,
-    config: DataConfig,
-    corpus: Corpus,
-    identity: dict[str, Any],
-    digest: str,
-    console: Console,
-) -> None:
-    with console.status(f"reading {corpus.name}"):
-        held_out = held_out_mask((text for _, text in corpus.documents()), config.held_out)
-        _check_split(corpus, held_out)
-    tokenizer = _tokenizer(config, corpus, held_out, console)
-    dtype = "<u2" if tokenizer.vocab.size <= 1 << 16 else "<u4"
-    counts = _write_tokens(place, corpus, held_out, tokenizer, dtype, console)
-    (place / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
-    manifest = {
-        "identity": identity,
-        "identity_digest": digest,
-        "dtype": dtype,
-        **counts,
-        "bad_records": corpus.bad_records,
+def _digest(identity: Any) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _trained(config: DataConfig, texts: Iterable[str]) -> Tokenizer:
+    sizes = {"vocabulary_size": config.vocabulary_size, "sentinels": config.sentinels}
+    return train_tokenizer(texts, **sizes)
+
+
+def _mixed_tokenizer(config: DataConfig, divided: Sequence[Divided], cache: Path) -> Path:
+    """The file of a mixture's tokenizer, trained on all corpora in proportion if it lacks."""
+    identities = [_identity(config, one.corpus) for one in divided]
+    file = cache / "tokenizers" / f"mixture-{_digest([identities, config.block])}.json"
+    if not file.exists():
+        tokenizer = _trained(config, in_proportion(divided, config.block))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, tokenizer.to_json().encode())
+    return file
+
+
+def _mixed_manifest(stores: Sequence[TokenStore]) -> dict[str, Any]:
+    manifests = [store.manifest for store in stores]
+    counts = {
+        split: {name: sum(one[split][name] for one in manifests) for name in COUNTS}
+        for split in SPLITS
     }
-    (place / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
-
-
-def _check_split(corpus: Corpus, held_out: np.ndarray) -> None:
-    require(
-        len(held_out) > 0,
-        f"the corpus '{corpus.name}' is empty: no document with any text; give other data.files",
-    )
-    for side, empty in (("training", held_out.all()), ("held-out", not held_out.any())):
-        require(
-            not empty,
-            f"the corpus '{corpus.name}' has {len(held_out)} documents and its {side} part is "
-            "empty; give more text, another data.held_out, or smaller documents (data.documents)",
-        )
-
-
-def _tokenizer(
-    config: DataConfig, corpus: Corpus, held_out: np.ndarray, console: Console
-) -> Tokenizer:
-    if config.tokenizer is not None:
-        return read_tokenizer(config.tokenizer)
-    texts = (text for (_, text), out in zip(corpus.documents(), held_out, strict=True) if not out)
-    with console.status("training the tokenizer"):
-        return train_tokenizer(
-            texts, vocabulary_size=config.vocabulary_size, sentinels=config.sentinels
-        )
-
-
-def _write_tokens(
-    place: Path,
-    corpus: Corpus,
-    held_out: np.ndarray,
-    tokenizer: Tokenizer,
-    dtype: str,
-    console: Console,
-) -> dict[str, dict[str, int]]:
-    """Encodes all documents into the two token files; returns the counts of each split."""
-    ending = [tokenizer.separator_id]
-    counts = {split: {"documents": 0, "tokens": 0, "bytes": 0} for split in SPLITS}
-    chunks = _chunks(zip(corpus.documents(), held_out, strict=True), _CHUNK)
-    number = -(-len(held_out) // _CHUNK)
-    with (
-        open(place / "train.tokens", "wb") as train,
-        open(place / "held_out.tokens", "wb") as evaluation,
-    ):
-        for chunk in track(chunks, "tokenising", number, console=console, transient=True):
-            encoded = tokenizer.encode_batch([text for (_, text), _ in chunk])
-            for ((_, text), out), ids in zip(chunk, encoded, strict=True):
-                split = counts[SPLITS[int(out)]]
-                split["documents"] += 1
-                split["tokens"] += len(ids) + 1
-                split["bytes"] += len(text.encode("utf-8", "surrogatepass"))
-                (evaluation if out else train).write(np.append(ids, ending).astype(dtype).tobytes())
-    return counts
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
+    return {
+        "identity_digest": _digest([store.identity for store in stores]),
+        "dtype": manifests[0]["dtype"],
+        **counts,
+        "bad_records": [record for one in manifests for record in one["bad_records"]],
+        "corpora": {store.path.name: store.manifest for store in stores},
+    }

@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 
 from jaxdenoise.arrays import Params
-from jaxdenoise.data.baselines import fit_baselines
-from jaxdenoise.data.pieces import PackedBatches
+from jaxdenoise.data.baselines import MAX_TOKENS, fit_baselines
+from jaxdenoise.data.rows import Batches
 from jaxdenoise.errors import require
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.model.model import Model
@@ -63,7 +63,7 @@ def train(
         return read_json(run.results)
     if processes.first():
         run.tokenizer.write_text(setup.store.tokenizer.to_json(), "utf-8")
-    if isinstance(setup.batches, PackedBatches):
+    if not isinstance(setup.batches, Batches) and setup.packing is not None:
         filled = zip(("encoder", "decoder"), setup.batches.filled, strict=True)
         shares = " and ".join(f"{share:.1%} of the {stack}" for stack, share in filled if share)
         console.print(f"packed rows: {shares} in use", highlight=False)
@@ -122,7 +122,7 @@ def _finish(
     setup: Setup, run: RunDirectory, evaluator: Evaluator, params: Params, clock: Clock
 ) -> dict[str, Any]:
     tokenizer, held_out = setup.store.tokenizer, setup.store.tokens("held_out")
-    models = fit_baselines(setup.store.tokens("train"), tokenizer.vocab.size)
+    models = fit_baselines(setup.store.sample(MAX_TOKENS), tokenizer.vocab.size)
     final, baselines = evaluator(params), evaluator.baselines(models)
     sentences = []
     if setup.model.config.architecture == "encoder_decoder":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdenoise.errors import UserError, require
-from jaxdenoise.experiment import Experiment, digest, flatten, from_dict, to_dict
+from jaxdenoise.experiment import Experiment, determining, digest, from_dict, to_dict
 
 RUNS = Path("runs")
 
@@ -98,8 +98,8 @@ class RunDirectory:
             return
         saved = self.saved()
         # Through today's fields: one that was added since has its default there.
-        other = to_dict(from_dict(saved["experiment"]))
-        self._refuse_other(flatten(other), flatten(to_dict(experiment)))
+        other = from_dict(saved["experiment"])
+        self._refuse_other(determining(other), determining(experiment))
         if store is not None:
             mine, other = store["identity_digest"], saved["store"]["identity_digest"]
             require(

@@ -18,6 +18,7 @@ from jaxdenoise.corruption.restore import (
     trace_sentinels,
     until_eos,
 )
+from jaxdenoise.data.rows import Tokens
 from jaxdenoise.errors import require
 from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import Model
@@ -96,9 +97,7 @@ def fill_held_out_sentences(
     return _fill(model, params, tokenizer, ended, truth)
 
 
-def find_sentences(
-    tokens: np.ndarray, tokenizer: Tokenizer, number: int, longest: int
-) -> list[str]:
+def find_sentences(tokens: Tokens, tokenizer: Tokenizer, number: int, longest: int) -> list[str]:
     """Picks sentences of plain prose from a token stream, the same ones every time.
 
     Args:

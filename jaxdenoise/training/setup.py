@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import optax
@@ -10,7 +11,8 @@ import optax
 from jaxdenoise import keys
 from jaxdenoise.arrays import Rows, TrainState
 from jaxdenoise.config import DataConfig
-from jaxdenoise.data.pieces import PackedBatches, Packing, find_documents, sample_packed_rows
+from jaxdenoise.data.mixing import MixedBatches, first_epoch, sample_mixed
+from jaxdenoise.data.pieces import PackedBatches, Packing, sample_packed_rows
 from jaxdenoise.data.rows import Batches, check_ids, sample_rows
 from jaxdenoise.data.store import TokenStore, prepare
 from jaxdenoise.experiment import Experiment
@@ -41,7 +43,7 @@ class Setup:
     model: Model
     tx: optax.GradientTransformation
     backend: Backend
-    batches: Batches | PackedBatches
+    batches: Batches | PackedBatches | MixedBatches
 
     def step(self) -> Step:
         """The pure training step of this experiment, for its backend."""
@@ -62,13 +64,19 @@ class Setup:
 
     def held_out(self, number: int) -> Rows:
         """Held-out rows for evaluation, the same for every run."""
-        tokens, tokenizer = self.store.tokens("held_out"), self.store.tokenizer
-        if self.packing is None:
-            rows = sample_rows(tokens, self.experiment.data.raw_length, number)
-        else:
-            documents = find_documents(tokens, tokenizer.separator_id)
-            rows = sample_packed_rows(tokens, documents, self.evaluation, self.packing, number)
-        return check_ids(rows, tokenizer.vocab.size)
+
+        def sample(corpus: int, number: int) -> Rows:
+            store, epoch = self.store.members[corpus], first_epoch(corpus)
+            tokens = store.tokens("held_out")
+            if self.packing is None:
+                return sample_rows(tokens, self.experiment.data.raw_length, number, epoch)
+            documents = store.documents("held_out")
+            return sample_packed_rows(
+                tokens, documents, self.evaluation, self.packing, number, epoch
+            )
+
+        rows = sample_mixed(sample, self.store.rows, number)
+        return check_ids(rows, self.store.tokenizer.vocab.size)
 
     def held_out_alone(self, number: int) -> Rows:
         """Held-out rows of one example each, for looking at."""
@@ -156,22 +164,29 @@ def _packing(objective: Objective, data: DataConfig) -> Packing:
 
 def _batches(
     experiment: Experiment, store: TokenStore, objective: Objective, packing: Packing | None
-) -> Batches | PackedBatches:
-    training, tokens = experiment.training, store.tokens("train")
-    if packing is None:
-        return Batches(
+) -> Batches | PackedBatches | MixedBatches:
+    training = experiment.training
+    run: dict[str, Any] = {
+        "batch_size": training.batch_size,
+        "steps": training.steps,
+        "seed": experiment.seed,
+    }
+
+    def of_corpus(store: TokenStore, epoch: int) -> Batches | PackedBatches:
+        tokens = store.tokens("train")
+        if packing is None:
+            length = experiment.data.raw_length
+            return Batches(tokens=tokens, raw_length=length, first_epoch=epoch, **run)
+        return PackedBatches(
             tokens=tokens,
-            raw_length=experiment.data.raw_length,
-            batch_size=training.batch_size,
-            steps=training.steps,
-            seed=experiment.seed,
+            documents=store.documents("train"),
+            objective=objective,
+            packing=packing,
+            first_epoch=epoch,
+            **run,
         )
-    return PackedBatches(
-        tokens=tokens,
-        documents=find_documents(tokens, store.tokenizer.separator_id),
-        objective=objective,
-        packing=packing,
-        batch_size=training.batch_size,
-        steps=training.steps,
-        seed=experiment.seed,
-    )
+
+    members = tuple(of_corpus(one, first_epoch(k)) for k, one in enumerate(store.members))
+    if len(members) == 1:
+        return members[0]
+    return MixedBatches(members=members, rows=store.rows, **run)

@@ -14,10 +14,7 @@ def read(path, *, field="text", unit="paragraph", on_bad=None):
     def refuse(error):
         raise error
 
-    return [
-        text
-        for _, text in files.read_documents([path], field=field, unit=unit, on_bad=on_bad or refuse)
-    ]
+    return list(files.read_documents([path], field=field, unit=unit, on_bad=on_bad or refuse))
 
 
 @pytest.fixture
