@@ -45,7 +45,7 @@ def write_shard(
     """
     ends = {split: np.cumsum([len(d) for d in documents[split]], dtype=_END) for split in SPLITS}
     tokens = {
-        split: np.concatenate([np.zeros(0, dtype), *documents[split]], dtype=dtype)
+        split: np.concatenate([np.zeros(0, dtype), *documents[split]]).astype(dtype, copy=False)
         for split in SPLITS
     }
     header: dict[str, Any] = {

@@ -169,5 +169,5 @@ def test_a_pattern_without_files_or_another_kind_is_refused(tmp_path):
     with pytest.raises(UserError, match="no file matches"):
         files.find_files((str(tmp_path / "*.txt"),))
     (tmp_path / "a.pdf").write_text("x")
-    with pytest.raises(UserError, match=r"is not one of \.txt, \.jsonl, \.parquet"):
+    with pytest.raises(UserError, match=r"is not one of \.txt, \.jsonl, \.parquet, \.array_record"):
         files.find_files((str(tmp_path / "*.pdf"),))
