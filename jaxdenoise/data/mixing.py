@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -20,11 +21,13 @@ from jaxdenoise.data.pieces import PackedBatches
 from jaxdenoise.data.rows import Batches, ByStep, shuffled
 from jaxdenoise.data.shards import Stream
 
+T = TypeVar("T", int, np.ndarray)
+
 _EPOCHS = 1 << 24  # of each corpus; the corpora's epochs are numbered one behind the other
 _CHUNK = 1024  # tokens of one corpus in a row, where streams are interleaved
 
 
-def first_epoch(corpus: int) -> int:
+def first_epoch(corpus: T) -> T:
     """The number of a corpus's first epoch in a mixture, so that no two rows share their keys.
 
     A key is made of epoch and example id, and ids count the rows of one corpus. The first corpus
@@ -84,10 +87,13 @@ class MixedBatches(ByStep):
             if len(own)
         ]
         found = join(parts, np.concatenate(where))
-        if found.pieces is not None:
-            return found
-        places = np.asarray(numbers) % 2**32
-        return dataclasses.replace(found, places=places.astype(np.uint32))
+        if found.pieces is None:
+            places = np.asarray(numbers) % 2**32
+            return dataclasses.replace(found, places=places.astype(np.uint32))
+        # Pieces are counted corpus by corpus; apart, so that no two have the same place.
+        shifts = first_epoch(corpus).astype(np.uint32)
+        pieces = dataclasses.replace(found.pieces, places=found.pieces.places + shifts[:, None])
+        return dataclasses.replace(found, places=found.places + shifts, pieces=pieces)
 
     @property
     def filled(self) -> tuple[float, float]:
@@ -123,7 +129,7 @@ def interleave(streams: Sequence[Stream], rows: Sequence[int], number: int) -> n
     As many as there are in all, whole chunks of them; a stream that is too short comes again.
     """
     number = min(number, sum(map(len, streams)))
-    size = min(_CHUNK, *map(len, streams))
+    size = max(1, min(_CHUNK, number, *map(len, streams)))
     corpora, chunks = assign(range(max(number // size, 1)), rows, 0)
     found = []
     for corpus, chunk in zip(corpora.tolist(), chunks.tolist(), strict=True):
