@@ -13,6 +13,7 @@ COMMANDS = {
     "list": "experiments, objectives, configs, corpora",
     "show": "see a corruption: source, inputs, targets, statistics",
     "train": "train an experiment or a config, or continue it",
+    "launch": "train in many processes: here, under SLURM, on TPU pods",
     "report": "one self-contained HTML page of a run",
     "infill": "fill the blanks of a text with a trained model",
     "bench": "throughput against plain NumPy, and where a step's time goes",

@@ -29,7 +29,7 @@ ORDER = [
     {"training.fingerprint", "training.setup", "training.samples"},
     {"training.loop"},
     {"training.run"},
-    {"report", "bench"},
+    {"report", "bench", "launch"},
     {"commands"},
     {"cli"},
     {"__main__"},
