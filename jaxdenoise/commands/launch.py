@@ -77,9 +77,7 @@ def run(args: Sequence[str]) -> int:
 
 def _check_job(name: str, flags: dict[str, list[str]]) -> tuple[Job, Experiment]:
     """What is trained, checked as `jaxdenoise train` does, so that a mistake shows here."""
-    fields = {
-        field: values for field, values in flags.items() if field not in ("module", "run_dir")
-    }
+    fields = {field: values for field, values in flags.items() if field not in TRAIN}
     experiment = override(experiments[name](), fields)
     default = default_directory(name, experiment).path
     run_dir = take_single(flags, "run_dir") or str(default)
