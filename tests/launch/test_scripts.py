@@ -73,7 +73,8 @@ def pretend(tmp_path, monkeypatch):
 
 
 def shell(script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["bash", "-c", script], check=False, capture_output=True, text=True)
+    """What it did; a loop without an end is an error."""
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=20)
 
 
 def lines(name: str) -> list[str]:
@@ -247,7 +248,9 @@ def test_the_workload_is_submitted_as_it_is(pretend):
         *("--env=A=b c", "--env=D=e", "--base-docker-image=python:3.12", "--script-dir=dist"),
     ]
     assert waited == ["workload", "list", *where, "--wait-for-job-completion=t5-base-1a2b"]
-    # What a container would do, as XPK writes it: signals reach the command alone.
+    # What a container would do, as XPK writes it: signals reach the command alone. (New shells need
+    # no exec for that.)
+    assert "&& exec jaxdenoise train" in command
     pretend("pip", 'printf "%s\\n" "$@" > installed')
     pretend("jaxdenoise", 'printf "%s\\n" "$$" "$@" > trained')
     ran = shell(f"({command}) & echo $!; wait $!")
