@@ -133,3 +133,32 @@ class TrainingConfig:
             f"training.mesh is given, but training.backend is {self.backend}; say "
             "--training.backend mesh",
         )
+
+    def check_devices(self, devices: int, processes: int) -> None:
+        """Raises `UserError` unless devices, mesh, micro-batches and batch divide each other.
+
+        Args:
+          devices: of all processes.
+          processes: how many.
+        """
+        require(
+            self.backend != "single" or processes == 1,
+            "training.backend is single, but there are several processes; say --training.backend "
+            "pmap or mesh",
+        )
+        devices = 1 if self.backend == "single" else devices
+        parts, among = devices, f"{devices} devices"
+        if self.backend == "mesh":
+            data, fsdp, _ = self.mesh.sizes(devices)
+            parts, among = data * fsdp, f"training.mesh.data {data} × fsdp {fsdp}"
+        if self.micro_batches > 1:
+            parts, among = (
+                parts * self.micro_batches,
+                f"{among} × {self.micro_batches} micro-batches",
+            )
+        rest = self.batch_size % parts
+        require(
+            rest == 0,
+            f"training.batch_size is {self.batch_size}, which {among} do not divide; give "
+            f"{self.batch_size - rest or parts} or {self.batch_size - rest + parts}",
+        )

@@ -20,7 +20,6 @@ from jaxtyping import Int
 
 from jaxdenoise.arrays import Rows, TrainState
 from jaxdenoise.config import TrainingConfig
-from jaxdenoise.errors import require
 from jaxdenoise.model import sharding
 from jaxdenoise.model.model import Model
 from jaxdenoise.training.step import Across, Metrics, Step
@@ -248,27 +247,7 @@ def make_backend(training: TrainingConfig, model: Model) -> Backend:
 
 def check_devices(training: TrainingConfig) -> None:
     """Raises `UserError` unless devices, mesh, micro-batches and batch divide each other."""
-    devices = {"single": 1}.get(training.backend, jax.device_count())
-    require(
-        training.backend != "single" or jax.process_count() == 1,
-        "training.backend is single, but there are several processes; say --training.backend pmap "
-        "or mesh",
-    )
-    parts, among = devices, f"{devices} devices"
-    if training.backend == "mesh":
-        data, fsdp, _ = training.mesh.sizes(devices)
-        parts, among = data * fsdp, f"training.mesh.data {data} × fsdp {fsdp}"
-    if training.micro_batches > 1:
-        parts, among = (
-            parts * training.micro_batches,
-            f"{among} × {training.micro_batches} micro-batches",
-        )
-    batch_size, rest = training.batch_size, training.batch_size % parts
-    require(
-        rest == 0,
-        f"training.batch_size is {batch_size}, which {among} do not divide; give "
-        f"{batch_size - rest or parts} or {batch_size - rest + parts}",
-    )
+    training.check_devices(jax.device_count(), jax.process_count())
 
 
 def first_device() -> SingleDeviceSharding:
