@@ -14,8 +14,9 @@ from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.experiment import Experiment, experiments, load_experiments, override
 from jaxdenoise.flags import parse_flags, split_flags, take_single, to_flags
 from jaxdenoise.launch import scripts
-from jaxdenoise.launch.scripts import Elsewhere, Gke, Job, Slurm, Tpu
-from jaxdenoise.launch.together import Local, on_this_machine
+from jaxdenoise.launch.places import Elsewhere, Gke, Local, Slurm, Tpu
+from jaxdenoise.launch.scripts import Job
+from jaxdenoise.launch.together import on_this_machine
 from jaxdenoise.training.run_directory import RunDirectory, default_directory
 
 USAGE = """usage: jaxdenoise launch EXPERIMENT --on PLACE [--option value …] [--field value …]
@@ -23,7 +24,7 @@ USAGE = """usage: jaxdenoise launch EXPERIMENT --on PLACE [--option value …] [
 Trains an experiment in many processes. The places:
 
   local   this machine: CPU devices of several processes, over loopback
-          --processes 2 --devices-per-process 2 [--port N]
+          --processes 2 --devices-per-process 2 [--port N] [--patience SECONDS]
   slurm   a script for sbatch, which queues itself again until the run has ended
           --nodes 2 --gpus-per-node 8 --time 24:00:00 [--partition P] [--account A]
   tpu     gcloud: a slice of Cloud TPU machines, created again when it was preempted
@@ -42,7 +43,12 @@ MAKERS: dict[str, tuple[Callable[[Job, Any], str], str]] = {
     "gke": (scripts.gke_script, "xpk"),
 }
 SWITCHES = ("--run", "--spot", "--create-cluster")  # may stand alone
-TRAIN = ("run_dir", "module", "profile")  # options of jaxdenoise train that are no fields
+TRAIN = (
+    "run_dir",
+    "module",
+    "profile",
+    "patience",
+)  # options of jaxdenoise train that are no fields
 
 
 def run(args: Sequence[str]) -> int:
@@ -68,11 +74,14 @@ def run(args: Sequence[str]) -> int:
     if isinstance(place, Local | Slurm) and "://" not in job.run_dir:
         RunDirectory(Path(job.run_dir)).check(experiment)
     if isinstance(place, Local):
+        experiment.training.check_devices(place.devices, place.processes)
         return on_this_machine(job.train()[1:], place)
+    maker, program = MAKERS[on]
+    script = maker(job, place)
+    experiment.training.check_devices(place.devices, place.devices)
     if isinstance(place, Tpu | Gke):
         _check_reach(experiment, [experiments[name].__module__, *modules], place)
-    maker, program = MAKERS[on]
-    return _deliver(maker(job, place), place, program)
+    return _deliver(script, place, program)
 
 
 def _check_job(name: str, flags: dict[str, list[str]]) -> tuple[Job, Experiment]:

@@ -12,41 +12,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxdenoise.errors import UserError, require
+from jaxdenoise.launch.places import Local
 
 PATIENCE = 3.0  # seconds in which the others may end by themselves, then by SIGTERM
 SAVING = 60.0  # the same after a signal: they save a checkpoint
 POLL = 0.05  # seconds
 USER_ERROR = 2  # the status of a mistake that one line tells
 SHOWN = 30  # lines of the log of a process that failed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Local:
-    """This machine, whose CPU stands for many devices.
-
-    Attributes:
-      processes: how many.
-      devices_per_process: CPU devices of each.
-      port: for their coordinator; by default one that is free.
-    """
-
-    processes: int = 2
-    devices_per_process: int = 1
-    port: int | None = None
-
-    def __post_init__(self):
-        for name in ("processes", "devices_per_process"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} is {value}; it must be at least 1")
-        require(
-            self.port is None or 0 < self.port < 2**16,
-            f"port is {self.port}; it must be in [1, 65535], or left out for one that is free",
-        )
 
 
 def on_this_machine(train: Sequence[str], place: Local) -> int:

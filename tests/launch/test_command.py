@@ -1,6 +1,9 @@
 """`jaxdenoise launch` as a user types it."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +11,8 @@ from jaxdenoise.cli import main
 from jaxdenoise.experiment import experiment, experiments, load_experiments
 from jaxdenoise.launch import together
 
-TPU = ["--on", "tpu", "--topology", "v5e:4x4", "--zone", "z", "--run-dir", "gs://b/r"]
+MESH = ["--training.backend", "mesh"]
+TPU = [*MESH, "--on", "tpu", "--topology", "v5e:4x4", "--zone", "z", "--run-dir", "gs://b/r"]
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +33,19 @@ def elsewhere(tmp_path, monkeypatch):
         (["t5_base", "--on", "slurm", "--partiton", "x"], "did you mean 'partition'?"),
         (["t5_base", "--on", "slurm", "--zone", "x"], "unknown option of launch --on slurm 'zone'"),
         (["t5_base", "--on", "slurm", "--nodes", "two"], "nodes is 'two'; it must be a whole"),
-        (["t5_base", "--on", "slurm", "--run"], "sbatch is not on this machine; leave out --run"),
+        (["t5_base", "--on", "slurm"], "backend is single, but there are several processes"),
+        (
+            ["t5_base", *TPU, "--training.batch-size", "24"],
+            "batch_size is 24, which training.mesh.data 16 × fsdp 1 do not divide; give 16 or 32",
+        ),
+        (
+            ["t5_base", "--on", "local", "--processes", "3", *MESH, "--training.mesh.fsdp", "2"],
+            "fsdp 2 × tensor 1, which does not divide the 3 devices",
+        ),
+        (
+            ["t5_base", "--on", "slurm", "--run", *MESH],
+            "sbatch is not on this machine; leave out --run",
+        ),
         (["t5_base", "--on", "slurm", "--run-dir", "full"], "full is not empty and is no run"),
         (["t5_base", "--on", "local", "--processes", "0"], "processes is 0; it must be at least 1"),
         (["t5_base", "--on", "local", "--port", "70000"], "port is 70000"),
@@ -69,11 +85,11 @@ def test_help_shows_the_places_and_the_options_of_one(capsys):
 
 
 def test_a_script_is_printed_or_written_or_run(capsys, elsewhere, monkeypatch):
-    args = ["launch", "t5_base", "--on", "slurm", "--nodes", "2", "--training.batch-size", "256"]
+    args = ["launch", "t5_base", "--on", "slurm", "--nodes", "2", *MESH]
     assert main(args) == 0
     script = capsys.readouterr().out
     assert "#SBATCH --nodes=2\n" in script
-    assert "jaxdenoise train t5_base \\\n  --training.batch-size 256 \\\n" in script
+    assert "jaxdenoise train t5_base \\\n  --training.backend mesh \\\n" in script
     assert "--run-dir runs/t5_base-" in script
     assert main([*args, "--write", "job.sh"]) == 0
     assert capsys.readouterr().out == "written: job.sh\n"
@@ -95,10 +111,21 @@ def test_a_script_is_printed_or_written_or_run(capsys, elsewhere, monkeypatch):
 def test_what_train_is_given_is_what_was_typed(monkeypatch):
     ran = []
     monkeypatch.setattr(together, "run_together", lambda commands, env: ran.extend(commands) or 0)
-    args = ["--seed", "3", "--data.files", "a.txt", "b.txt", "--profile", "10:15"]
-    assert main(["launch", "quickstart", "--on", "local", "--processes", "3", *args]) == 0
-    assert len(ran) == 3
+    args = [*MESH, "--seed", "3", "--data.files", "a.txt", "b.txt", "--profile", "10:15"]
+    assert main(["launch", "quickstart", "--on", "local", "--processes", "4", *args]) == 0
+    assert len(ran) == 4
     assert ran[2][3:5] == ["train", "quickstart"]
-    assert ran[2][5:12] == args
-    assert ran[2][12] == "--run-dir" and ran[2][13].startswith("runs/quickstart-")
+    assert ran[2][5:14] == args
+    assert ran[2][14] == "--run-dir" and ran[2][15].startswith("runs/quickstart-")
     assert ran[2][-2:] == ["--process", "2"]
+
+
+def test_a_script_needs_no_jax():
+    code = (
+        "import sys, jaxdenoise.cli\n"
+        f"status = jaxdenoise.cli.main(['launch', 't5_base', *{TPU}])\n"
+        "sys.exit(status or 'jax' in sys.modules)"
+    )
+    root = str(Path(together.__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)

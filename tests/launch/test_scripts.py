@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 
 from jaxdenoise.errors import UserError
-from jaxdenoise.launch.scripts import (
-    Gke,
-    Job,
-    Slurm,
-    Tpu,
-    accelerator,
-    gke_script,
-    slurm_script,
-    tpu_script,
-)
+from jaxdenoise.launch.places import Gke, Slurm, Tpu, accelerator
+from jaxdenoise.launch.scripts import Job, gke_script, slurm_script, tpu_script
 
 FLAGS = ("--data.files", "gs://c4/*.jsonl", "gs://b/it's.jsonl", "--training.backend", "mesh")
 TRAIN = ["train", "t5_base", *FLAGS, "--processes", "auto", "--run-dir"]

@@ -12,7 +12,8 @@ import pytest
 
 from jaxdenoise.errors import UserError
 from jaxdenoise.launch import together
-from jaxdenoise.launch.together import Local, check_port, free_port, on_this_machine, run_together
+from jaxdenoise.launch.places import Local
+from jaxdenoise.launch.together import check_port, free_port, on_this_machine, run_together
 
 # Children by what they do; `ready` and its number is a file that says that one has begun.
 CHILD = """

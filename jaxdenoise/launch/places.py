@@ -1,0 +1,286 @@
+"""Where many processes can train: options of each place, checked when given; no JAX.
+
+TPU slices are named as `jaxdenoise compile` names them. Google's names for them, and for their
+software: cloud.google.com/tpu/docs (v4, v5e, v5p, v6e, runtimes), and xpk's table of systems.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import jaxdenoise
+from jaxdenoise.errors import require
+
+WHEEL = f"dist/jaxdenoise-{jaxdenoise.__version__}-py3-none-any.whl"
+
+# Prefix of the accelerator type, what is counted after it for each chip, dimensions, software.
+_GENERATIONS = {
+    "v4": ("v4", 2, 3, "tpu-ubuntu2204-base"),
+    "v5e": ("v5litepod", 1, 2, "v2-alpha-tpuv5-lite"),
+    "v5p": ("v5p", 2, 3, "v2-alpha-tpuv5"),
+    "v6e": ("v6e", 1, 2, "v2-alpha-tpuv6e"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """This machine, whose CPU stands for many devices.
+
+    Attributes:
+      processes: how many.
+      devices_per_process: CPU devices of each.
+      port: for their coordinator; by default one that is free.
+    """
+
+    processes: int = 2
+    devices_per_process: int = 1
+    port: int | None = None
+
+    def __post_init__(self):
+        _at_least(self, 1, "processes", "devices_per_process")
+        require(
+            self.port is None or 0 < self.port < 2**16,
+            f"port is {self.port}; it must be in [1, 65535], or left out for one that is free",
+        )
+
+    @property
+    def devices(self) -> int:
+        """Of all processes."""
+        return self.processes * self.devices_per_process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """What places have in common that are not this machine.
+
+    Attributes:
+      write: a file for the script, which is printed otherwise.
+      run: run it.
+      name: of the job; by default the run's.
+      env: environment variables, NAME=VALUE, such as JAXDENOISE_CACHE=gs://….
+      max_restarts: how often the run is started again after it was stopped.
+    """
+
+    write: str | None = None
+    run: bool = False
+    name: str | None = None
+    env: tuple[str, ...] = ()
+    max_restarts: int = 50
+
+    def __post_init__(self):
+        _at_least(self, 0, "max_restarts")
+        for pair in self.env:
+            require(
+                re.fullmatch(r"[A-Za-z_]\w*=.*", pair) is not None,
+                f"env is '{pair}'; it must be NAME=VALUE",
+            )
+
+    @property
+    def devices(self) -> int:
+        """Of all processes, which are as many, or fewer."""
+        raise NotImplementedError
+
+    @property
+    def variables(self) -> list[tuple[str, str]]:
+        """`env`, parted."""
+        return [(name, value) for name, _, value in (pair.partition("=") for pair in self.env)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm(Elsewhere):
+    """A cluster under SLURM, with a file system that all nodes share and this environment on it.
+
+    Attributes:
+      nodes: how many.
+      gpus_per_node: on each; one process for each.
+      cpus_per_task: for each process; by default what the cluster gives, often one.
+      time: limit as SLURM has it, [days-]hours:minutes:seconds; the job is queued again after it.
+      partition: of the cluster.
+      account: that is charged.
+      grace_seconds: from the signal to the time limit; a checkpoint is saved in them.
+      sbatch: further options of sbatch without their dashes, such as qos=high.
+      setup: a line of shell before the run, such as ". venv/bin/activate".
+    """
+
+    nodes: int = 1
+    gpus_per_node: int = 8
+    cpus_per_task: int | None = None
+    time: str = "24:00:00"
+    partition: str | None = None
+    account: str | None = None
+    grace_seconds: int = 90
+    sbatch: tuple[str, ...] = ()
+    setup: str | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        _at_least(self, 1, "nodes", "gpus_per_node", "cpus_per_task", "grace_seconds")
+        _are_words(self, "name", "partition", "account")
+        require(
+            re.fullmatch(r"\d+(-\d+)?(:\d+){0,2}", self.time) is not None,
+            f"time is '{self.time}'; it must be as SLURM has it, such as 90 (minutes), 12:00:00 or "
+            "2-00:00:00",
+        )
+        for option in self.sbatch:
+            require(
+                re.fullmatch(r"[a-z][a-z-]*(=\S+)?", option) is not None,
+                f"sbatch is '{option}'; it must be an option without its dashes, such as qos=high",
+            )
+
+    @property
+    def devices(self) -> int:
+        """One for each process."""
+        return self.nodes * self.gpus_per_node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tpu(Elsewhere):
+    """A slice of Cloud TPU machines, by gcloud.
+
+    Attributes:
+      topology: of the slice, such as v5e:16x16, as `jaxdenoise compile` has it.
+      zone: where it is, such as us-west4-a.
+      project: by default gcloud's.
+      spot: cheaper machines that may be preempted.
+      package: wheels to install there: jaxdenoise, and those of experiments of your own. The first
+        comes from `python -m build --wheel`.
+      runtime_version: the machines' software; by default that of the generation.
+    """
+
+    topology: str | None = None
+    zone: str | None = None
+    project: str | None = None
+    spot: bool = False
+    package: tuple[str, ...] = (WHEEL,)
+    runtime_version: str | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        _are_words(self, "zone", "project", "runtime_version")
+        _are_wheels(self.package)
+        if self.topology is not None:
+            chips(self.topology)
+
+    @property
+    def devices(self) -> int:
+        """Chips of the slice."""
+        return chips(self.topology or "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gke(Elsewhere):
+    """Slices of TPU machines in a Kubernetes cluster, by XPK.
+
+    Attributes:
+      cluster: its name.
+      topology: of a slice, such as v5e:16x16, as `jaxdenoise compile` has it.
+      slices: how many.
+      zone: where the cluster is, such as us-west4-a.
+      project: by default gcloud's.
+      create_cluster: create it, too. Of an existing one that changes the machines.
+      spot: of a cluster that is created: cheaper machines that may be preempted.
+      grace_seconds: from the signal to the end; a checkpoint is saved in them.
+      image: a container in which jaxdenoise is installed; by default the package in Python's own.
+      package: wheels to install, in one folder, which is copied: jaxdenoise, and those of
+        experiments of your own. The first comes from `python -m build --wheel`.
+    """
+
+    cluster: str | None = None
+    topology: str | None = None
+    slices: int = 1
+    zone: str | None = None
+    project: str | None = None
+    create_cluster: bool = False
+    spot: bool = False
+    grace_seconds: int = 90
+    image: str | None = None
+    package: tuple[str, ...] = (WHEEL,)
+
+    def __post_init__(self):
+        super().__post_init__()
+        _at_least(self, 1, "slices", "grace_seconds")
+        _are_words(self, "cluster", "zone", "project", "image")
+        _are_wheels(self.package)
+        folders = {str(PurePosixPath(path).parent) for path in self.package}
+        require(
+            len(folders) == 1,
+            f"the wheels of package are in {len(folders)} folders ({', '.join(sorted(folders))}); "
+            "put them into one, which is copied as a whole",
+        )
+        if self.topology is not None:
+            chips(self.topology)
+
+    @property
+    def devices(self) -> int:
+        """Chips of all slices."""
+        return chips(self.topology or "") * self.slices
+
+
+def accelerator(topology: str) -> tuple[str, str]:
+    """Google's name for a slice, and its software version.
+
+    Some generations are counted by their chips, others by the two cores of each.
+
+    Example:
+      >>> accelerator("v5e:16x16"), accelerator("v5p:8x8x8")
+      (('v5litepod-256', 'v2-alpha-tpuv5-lite'), ('v5p-1024', 'v2-alpha-tpuv5'))
+
+    Raises:
+      UserError: as `chips`.
+    """
+    number = chips(topology)
+    prefix, cores, _, runtime = _GENERATIONS[topology.partition(":")[0]]
+    return f"{prefix}-{number * cores}", runtime
+
+
+def chips(topology: str) -> int:
+    """How many chips a slice has.
+
+    Example:
+      >>> chips("v5e:16x16")
+      256
+
+    Raises:
+      UserError: no generation, or no shape of it.
+    """
+    generation, _, shape = topology.partition(":")
+    require(
+        generation in _GENERATIONS and re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape) is not None,
+        f"topology is '{topology}'; it must be one of {', '.join(_GENERATIONS)}, and a shape, such "
+        "as v5e:16x16",
+    )
+    dimensions = _GENERATIONS[generation][2]
+    sizes = [int(size) for size in shape.split("x")]
+    require(
+        len(sizes) == dimensions,
+        f"topology is '{topology}'; slices of {generation} have {dimensions} dimensions, such as "
+        f"{generation}:{'x'.join(['4'] * dimensions)}",
+    )
+    return math.prod(sizes)
+
+
+def _at_least(place: object, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(place, name)
+        require(value is None or value >= least, f"{name} is {value}; it must be at least {least}")
+
+
+def _are_words(place: object, *names: str) -> None:
+    for name in names:
+        value = getattr(place, name)
+        require(
+            value is None or re.fullmatch(r"[\w.,:/@+-]+", value) is not None,
+            f"{name} is '{value}'; it must be one word, without spaces and quotes",
+        )
+
+
+def _are_wheels(paths: Sequence[str]) -> None:
+    for path in paths:
+        require(
+            re.fullmatch(r"[\w.+-]+\.whl", PurePosixPath(path).name) is not None,
+            f"package is '{path}'; it must be a wheel, such as {WHEEL}",
+        )
