@@ -21,6 +21,7 @@ from jaxdenoise.launch.places import Local
 PATIENCE = 3.0  # seconds in which the others may end by themselves, then by SIGTERM
 SAVING = 60.0  # the same after a signal: they save a checkpoint
 POLL = 0.05  # seconds
+INTERRUPTED = 130  # the status of a run that has saved a checkpoint
 USER_ERROR = 2  # the status of a mistake that one line tells
 SHOWN = 30  # lines of the log of a process that failed
 
@@ -79,9 +80,10 @@ def run_together(
     """Runs all commands at once, until all have ended.
 
     Only the first one's output is seen. That of the others goes to files, and is shown of the one
-    that failed first. SIGINT and SIGTERM are passed on to all; a second one kills them. When one
-    fails, the others have `patience` seconds to end by themselves, for they may have found the
-    same, and are then ended. Only then the logs are kept.
+    that failed first. SIGINT and SIGTERM are passed on to all as SIGTERM, which JAX's runtime takes
+    note of at any time, also while a step is compiled; a second one kills them. When one fails, the
+    others have `patience` seconds to end by themselves, for they may have found the same, and are
+    then ended. Only then the logs are kept.
 
     Args:
       commands: program and arguments of each.
@@ -90,6 +92,9 @@ def run_together(
 
     Returns:
       The exit status of the first that failed, 128 and more for signals, or 0.
+
+    Raises:
+      KeyboardInterrupt: they were ended by SIGINT, and had nothing to say about it.
     """
     folder = Path(tempfile.mkdtemp(prefix="jaxdenoise-"))
     logs = [folder / f"process-{index}.log" for index in range(len(commands))]
@@ -108,7 +113,10 @@ def run_together(
             _end(running, patience)
     if first is None or stop.requested:
         shutil.rmtree(folder)
-        return next(filter(None, map(_status, running)), 0)
+        status = next(filter(None, map(_status, running)), 0)
+        if stop.interrupted and status > 128 and status != INTERRUPTED:
+            raise KeyboardInterrupt
+        return status
     _report(first, running, logs)
     if _status(running[first]) == USER_ERROR:  # a line says it all
         shutil.rmtree(folder)
@@ -116,21 +124,22 @@ def run_together(
 
 
 class _Stop:
-    """Whether a signal came."""
+    """Whether a signal came, and whether it was SIGINT."""
 
     requested = False
+    interrupted = False
 
 
 @contextlib.contextmanager
 def _passed_on(running: Sequence[subprocess.Popen[bytes]]) -> Iterator[_Stop]:
-    """Passes SIGINT and SIGTERM on to the processes, while inside; the second one as SIGKILL."""
+    """Ends the processes on SIGINT and SIGTERM, while inside: by SIGTERM, then by SIGKILL."""
     stop = _Stop()
 
     def pass_on(number: int, frame: Any) -> None:
         del frame
         for process in running:
-            process.send_signal(signal.SIGKILL if stop.requested else number)
-        stop.requested = True
+            process.send_signal(signal.SIGKILL if stop.requested else signal.SIGTERM)
+        stop.requested, stop.interrupted = True, number == signal.SIGINT
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -18,7 +18,7 @@ TPU = [*MESH, "--on", "tpu", "--topology", "v5e:4x4", "--zone", "z", "--run-dir"
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
 
 
@@ -98,7 +98,7 @@ def test_a_script_is_printed_or_written_or_run(capsys, elsewhere, monkeypatch):
     sbatch = elsewhere / "sbatch"
     sbatch.write_text("#!/bin/bash\ncat > submitted\nexit 3\n")
     sbatch.chmod(0o755)
-    monkeypatch.setenv("PATH", str(elsewhere), prepend=os.pathsep)
+    monkeypatch.setenv("PATH", f"{elsewhere}:/usr/bin:/bin")
     assert main([*args, "--run"]) == 3
     assert (elsewhere / "submitted").read_text() == script
     gcloud = elsewhere / "gcloud"

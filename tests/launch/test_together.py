@@ -25,7 +25,6 @@ def stop(number, frame):
 
 does, number, *rest = sys.argv[1:]
 if does == "saves":
-    signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
 if does == "is deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -123,7 +122,11 @@ import os, sys, tempfile
 from jaxdenoise.launch.together import run_together
 tempfile.tempdir = "."
 commands = eval(sys.argv[1])
-sys.exit(run_together(commands, os.environ))
+try:
+    sys.exit(run_together(commands, os.environ))
+except KeyboardInterrupt:  # as the command line does
+    print("interrupted")
+    sys.exit(130)
 """
 
 
@@ -133,6 +136,7 @@ sys.exit(run_together(commands, os.environ))
         (("saves", "saves"), [signal.SIGINT], 130, "output of 0\nsaved\n"),
         (("saves", "saves"), [signal.SIGTERM], 130, "output of 0\nsaved\n"),
         (("sleeps", "sleeps"), [signal.SIGTERM], 143, "output of 0\n"),
+        (("sleeps", "sleeps"), [signal.SIGINT], 130, "output of 0\ninterrupted\n"),
         (("is deaf", "is deaf"), [signal.SIGTERM, signal.SIGTERM], 137, "output of 0\n"),
     ],
 )
