@@ -15,7 +15,7 @@ PACKAGE = Path(jaxdenoise.__file__).parent
 ORDER = [
     {"errors"},
     {"registry", "config", "keys", "paths", "vocabulary"},
-    {"arrays", "tokenizer", "presets"},
+    {"arrays", "tokenizer", "presets", "costs"},
     {"corruption", "losses"},
     {"model", "optim", "objectives"},
     {"flags"},
