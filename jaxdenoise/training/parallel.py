@@ -61,7 +61,11 @@ class Backend(Protocol):
         """Gives each device its part of the batch, from the rows that this process has read."""
         ...
 
-    def compile(self, step: Step, state: TrainState, rows: Rows) -> Step:
+    def shapes(self, state: TrainState, rows: Rows) -> tuple[TrainState, Rows]:
+        """What `compile` is given, without arrays, from the shapes of a state and of all rows."""
+        ...
+
+    def compile(self, step: Step, state: TrainState, rows: Rows) -> Any:
         """Compiles for placed states and split rows of these shapes; the state is donated."""
         ...
 
@@ -75,13 +79,19 @@ class Backend(Protocol):
 
 
 class SingleDevice:
-    """One device."""
+    """One device, the first one by default."""
 
     parts = 1
     across = Across()
 
+    def __init__(self, device: Any = None):
+        self._device = first_device() if device is None else SingleDeviceSharding(device)
+
     def layout(self, state: TrainState) -> TrainState:
-        return _laid_out(state, first_device())
+        return _laid_out(state, self._device)
+
+    def shapes(self, state: TrainState, rows: Rows) -> tuple[TrainState, Rows]:
+        return self.layout(state), _laid_out(rows, self._device)
 
     def place(self, state: TrainState) -> TrainState:
         return state
@@ -95,7 +105,7 @@ class SingleDevice:
     def split(self, rows: Rows) -> Rows:
         return rows
 
-    def compile(self, step: Step, state: TrainState, rows: Rows) -> Step:
+    def compile(self, step: Step, state: TrainState, rows: Rows) -> Any:
         return jax.jit(step, donate_argnums=0).lower(state, rows).compile()
 
     def evaluation(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,18 +155,30 @@ class _Spread:
 
 
 class Pmap(_Spread):
-    """Replicated data parallel over all devices."""
+    """Replicated data parallel over all devices, or those that are given."""
 
     across = Across(
         sum=lambda tree: jax.lax.psum(tree, _AXIS),
         max=lambda tree: jax.lax.pmax(tree, _AXIS),
     )
 
-    def __init__(self):
-        super().__init__(_mesh((jax.device_count(),), (_AXIS,)), (_AXIS,))
+    def __init__(self, devices: Sequence[Any] | None = None):
+        number = jax.device_count() if devices is None else len(devices)
+        super().__init__(_mesh((number,), (_AXIS,), devices), (_AXIS,))
+        self._devices = devices
 
     def layout(self, state: TrainState) -> TrainState:
         return _laid_out(state, self._everywhere)
+
+    def shapes(self, state: TrainState, rows: Rows) -> tuple[TrainState, Rows]:
+        def by_device(x: Any, cut: bool) -> jax.ShapeDtypeStruct:
+            shape = (x.shape[0] // self.parts, *x.shape[1:]) if cut else x.shape
+            return jax.ShapeDtypeStruct((self.parts, *shape), x.dtype)
+
+        return (
+            jax.tree.map(lambda x: by_device(x, False), state),
+            jax.tree.map(lambda x: by_device(x, True), rows),
+        )
 
     def place(self, state: TrainState) -> TrainState:
         def copies(x: jax.Array) -> jax.Array:
@@ -180,8 +202,8 @@ class Pmap(_Spread):
         devices = jax.local_device_count()
         return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), rows)
 
-    def compile(self, step: Step, state: TrainState, rows: Rows) -> Step:
-        mapped = jax.pmap(step, axis_name=_AXIS, donate_argnums=0)
+    def compile(self, step: Step, state: TrainState, rows: Rows) -> Any:
+        mapped = jax.pmap(step, axis_name=_AXIS, donate_argnums=0, devices=self._devices)
         return mapped.lower(state, rows).compile()
 
     def fetch(self, metrics: Metrics) -> Metrics:
@@ -215,6 +237,9 @@ class OnMesh(_Spread):
             lambda x, spec: _laid_out(x, NamedSharding(self.mesh, spec)), state, cut
         )
 
+    def shapes(self, state: TrainState, rows: Rows) -> tuple[TrainState, Rows]:
+        return self.layout(state), _laid_out(rows, self._by_row)
+
     def place(self, state: TrainState) -> TrainState:
         return state
 
@@ -224,7 +249,7 @@ class OnMesh(_Spread):
     def split(self, rows: Rows) -> Rows:
         return self.spread(rows)
 
-    def compile(self, step: Step, state: TrainState, rows: Rows) -> Step:
+    def compile(self, step: Step, state: TrainState, rows: Rows) -> Any:
         shardings = jax.tree.map(lambda x: x.sharding, state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, self._everywhere))
         with jax.set_mesh(self.mesh):
@@ -234,20 +259,28 @@ class OnMesh(_Spread):
         return jax.device_get(metrics)
 
 
-def make_backend(training: TrainingConfig, model: Model) -> Backend:
-    """The backend of a run.
+def make_backend(
+    training: TrainingConfig, model: Model, devices: Sequence[Any] | None = None
+) -> Backend:
+    """The backend of a run, on all devices or on those that are given.
 
     Raises:
       UserError: as `check_devices`; or mesh axes that do not divide what they cut in the model.
     """
     if training.backend == "mesh":
-        return OnMesh(model, training.mesh.sizes(jax.device_count()))
-    return {"single": SingleDevice, "pmap": Pmap}[training.backend]()
+        return OnMesh(model, training.mesh.sizes(_number(devices)), devices)
+    if training.backend == "pmap":
+        return Pmap(devices)
+    return SingleDevice(devices[0] if devices else None)
 
 
-def check_devices(training: TrainingConfig) -> None:
+def check_devices(training: TrainingConfig, among: Sequence[Any] | None = None) -> None:
     """Raises `UserError` unless devices, mesh, micro-batches and batch divide each other."""
-    training.check_devices(jax.device_count(), jax.process_count())
+    training.check_devices(_number(among), jax.process_count() if among is None else 1)
+
+
+def _number(devices: Sequence[Any] | None) -> int:
+    return jax.device_count() if devices is None else len(devices)
 
 
 def first_device() -> SingleDeviceSharding:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from jaxdenoise import keys
@@ -14,6 +16,7 @@ from jaxdenoise.config import DataConfig
 from jaxdenoise.data.mixing import MixedBatches, first_epoch, sample_mixed
 from jaxdenoise.data.pieces import PackedBatches, Packing, sample_packed_rows
 from jaxdenoise.data.rows import Batches, check_ids, sample_rows
+from jaxdenoise.data.shards import Stream
 from jaxdenoise.data.store import TokenStore, prepare
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.losses import smoothed_cross_entropy
@@ -23,11 +26,12 @@ from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.optim import build_optimizer
 from jaxdenoise.training.parallel import Backend, check_devices, make_backend
 from jaxdenoise.training.step import Step, init, make_step
+from jaxdenoise.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
-    """Everything a run needs, built and checked, nothing written yet but the token store.
+class Plan:
+    """Everything a run needs but its data, built and checked.
 
     Attributes:
       objective: corrupts training rows.
@@ -36,14 +40,12 @@ class Setup:
     """
 
     experiment: Experiment
-    store: TokenStore
     objective: Objective
     evaluation: Objective
     packing: Packing | None
     model: Model
     tx: optax.GradientTransformation
     backend: Backend
-    batches: Batches | PackedBatches | MixedBatches
 
     def step(self) -> Step:
         """The pure training step of this experiment, for its backend."""
@@ -61,26 +63,6 @@ class Setup:
             steps=training.steps,
             across=self.backend.across,
         )
-
-    def held_out(self, number: int) -> Rows:
-        """Held-out rows for evaluation, the same for every run."""
-
-        def sample(corpus: int, number: int) -> Rows:
-            store, epoch = self.store.members[corpus], first_epoch(corpus)
-            tokens = store.tokens("held_out")
-            if self.packing is None:
-                return sample_rows(tokens, self.experiment.data.raw_length, number, epoch)
-            documents = store.documents("held_out")
-            return sample_packed_rows(
-                tokens, documents, self.evaluation, self.packing, number, epoch
-            )
-
-        rows = sample_mixed(sample, self.store.rows, number)
-        return check_ids(rows, self.store.tokenizer.vocab.size)
-
-    def held_out_alone(self, number: int) -> Rows:
-        """Held-out rows of one example each, for looking at."""
-        return jax.tree.map(lambda x: x[:number], one_by_one(self.held_out(number)))
 
     def fit(self, objective: Objective) -> Objective:
         """An objective for rows of this run: where they are packed, with as much text as fits."""
@@ -102,6 +84,39 @@ class Setup:
     def layout(self) -> TrainState:
         """Shapes, dtypes and shardings of a whole state."""
         return self.backend.layout(state_shapes(self.model, self.tx))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup(Plan):
+    """Everything a run needs, nothing written yet but the token store.
+
+    Attributes:
+      store: the tokens of both splits.
+      batches: the run's, by step.
+    """
+
+    store: TokenStore
+    batches: Batches | PackedBatches | MixedBatches
+
+    def held_out(self, number: int) -> Rows:
+        """Held-out rows for evaluation, the same for every run."""
+
+        def sample(corpus: int, number: int) -> Rows:
+            store, epoch = self.store.members[corpus], first_epoch(corpus)
+            tokens = store.tokens("held_out")
+            if self.packing is None:
+                return sample_rows(tokens, self.experiment.data.raw_length, number, epoch)
+            documents = store.documents("held_out")
+            return sample_packed_rows(
+                tokens, documents, self.evaluation, self.packing, number, epoch
+            )
+
+        rows = sample_mixed(sample, self.store.rows, number)
+        return check_ids(rows, self.store.tokenizer.vocab.size)
+
+    def held_out_alone(self, number: int) -> Rows:
+        """Held-out rows of one example each, for looking at."""
+        return jax.tree.map(lambda x: x[:number], one_by_one(self.held_out(number)))
 
 
 def state_shapes(model: Model, tx: optax.GradientTransformation) -> TrainState:
@@ -128,10 +143,25 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
       UserError: a corpus shorter than a row, more spans than the tokenizer has sentinels, an
         objective of another architecture, or a batch that the devices do not divide.
     """
+    check_devices(experiment.training)
+    store = prepare(experiment.data) if store is None else store
+    planned = plan(experiment, store.tokenizer.vocab)
+    return Setup(**vars(planned), store=store, batches=_batches_of_store(planned, store))
+
+
+def plan(experiment: Experiment, vocab: Vocabulary, devices: Sequence[Any] | None = None) -> Plan:
+    """Builds what needs no data.
+
+    Args:
+      experiment: a valid one.
+      vocab: of its tokenizer.
+      devices: to run on; all that there are by default.
+
+    Raises:
+      UserError: as `build`, but for the corpus.
+    """
     data, training = experiment.data, experiment.training
-    check_devices(training)
-    store = prepare(data) if store is None else store
-    vocab = store.tokenizer.vocab
+    check_devices(training, devices)
     objective, model = experiment.objective.build(vocab), build_model(experiment.model, vocab)
     evaluation, packing = objective.for_evaluation(), None
     if data.packing:
@@ -143,17 +173,14 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
     shapes = objective.shapes(max(objective.raw_lengths or (data.raw_length,)))
     model.check(shapes, training.gradients)
     shapes.targets(model.stack)  # or says that there are none
-    batches = _batches(experiment, store, objective, packing)
-    return Setup(
+    return Plan(
         experiment=experiment,
-        store=store,
         objective=objective,
         evaluation=evaluation,
         packing=packing,
         model=model,
         tx=build_optimizer(experiment.optimizer, training.steps),
-        backend=make_backend(training, model),
-        batches=batches,
+        backend=make_backend(training, model, devices),
     )
 
 
@@ -162,31 +189,32 @@ def _packing(objective: Objective, data: DataConfig) -> Packing:
     return Packing(sizes=sizes, most=data.pieces)
 
 
-def _batches(
-    experiment: Experiment, store: TokenStore, objective: Objective, packing: Packing | None
-) -> Batches | PackedBatches | MixedBatches:
-    training = experiment.training
-    run: dict[str, Any] = {
+def batches_of(
+    plan: Plan, tokens: np.ndarray | Stream, documents: np.ndarray | None, first_epoch: int = 0
+) -> Batches | PackedBatches:
+    """The batches of a stream of tokens; `documents` are needed where rows are packed."""
+    data, training = plan.experiment.data, plan.experiment.training
+    common: dict[str, Any] = {
+        "tokens": tokens,
         "batch_size": training.batch_size,
         "steps": training.steps,
-        "seed": experiment.seed,
+        "seed": plan.experiment.seed,
+        "first_epoch": first_epoch,
     }
+    if plan.packing is None:
+        return Batches(raw_length=data.raw_length, **common)
+    objective, packing = plan.objective, plan.packing
+    return PackedBatches(documents=documents, objective=objective, packing=packing, **common)
 
-    def of_corpus(store: TokenStore, epoch: int) -> Batches | PackedBatches:
-        tokens = store.tokens("train")
-        if packing is None:
-            length = experiment.data.raw_length
-            return Batches(tokens=tokens, raw_length=length, first_epoch=epoch, **run)
-        return PackedBatches(
-            tokens=tokens,
-            documents=store.documents("train"),
-            objective=objective,
-            packing=packing,
-            first_epoch=epoch,
-            **run,
-        )
 
-    members = tuple(of_corpus(one, first_epoch(k)) for k, one in enumerate(store.members))
+def _batches_of_store(plan: Plan, store: TokenStore) -> Batches | PackedBatches | MixedBatches:
+    def of_corpus(corpus: int, store: TokenStore) -> Batches | PackedBatches:
+        documents = None if plan.packing is None else store.documents("train")
+        return batches_of(plan, store.tokens("train"), documents, first_epoch(corpus))
+
+    members = tuple(of_corpus(n, one) for n, one in enumerate(store.members))
     if len(members) == 1:
         return members[0]
-    return MixedBatches(members=members, rows=store.rows, **run)
+    one = members[0]
+    common: dict[str, Any] = {n: getattr(one, n) for n in ("batch_size", "steps", "seed")}
+    return MixedBatches(members=members, rows=store.rows, **common)

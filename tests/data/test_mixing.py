@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jaxdenoise.data_config import BLOCK, rows_of_block
 
 from jaxdenoise.ablation import resolve
 from jaxdenoise.config import DataConfig, ModelConfig, TrainingConfig
@@ -15,7 +16,6 @@ from jaxdenoise.data import build as building
 from jaxdenoise.data.mixing import MixedBatches, assign, first_epoch, interleave
 from jaxdenoise.data.rows import Batches, iterate
 from jaxdenoise.data.store import prepare
-from jaxdenoise.data_config import BLOCK, rows_of_block
 from jaxdenoise.errors import UserError
 from jaxdenoise.experiment import Experiment, experiments, from_dict, override, to_dict
 from jaxdenoise.training.setup import build
