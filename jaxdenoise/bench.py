@@ -16,6 +16,7 @@ import numpy as np
 from jaxdenoise.arrays import Example, LossTerms, Projection, Rows
 from jaxdenoise.config import ModelConfig
 from jaxdenoise.corruption.examples import select
+from jaxdenoise.data.stand_in import SEPARATOR, stand_in_vocabulary
 from jaxdenoise.losses import loss_terms, projected_terms
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives import Objective, configure
@@ -28,7 +29,6 @@ TIMED_LOSS = (8, 114, 512, 32_128)  # rows, targets of each, width, T5's vocabul
 LARGE_LOSS = (8, 1024, 512, 131_072)  # compiled for its memory, not run
 ROUTED = (8, 512, 256, 4)  # rows, tokens of each, width, layers
 SPAN = 0.2  # seconds of either function before it is the other's turn
-SEPARATOR = 3
 PLAIN_ROWS = 8  # of the plain NumPy versions, which are slow and have no batch
 
 
@@ -164,26 +164,8 @@ def mixture_against_members(plain: Mapping[str, ModuleType], rounds: int = 5) ->
 
 
 def _vocabulary() -> Vocabulary:
-    """Of T5's size, with every role that an objective asks for."""
-    names = ("[R]", "[S]", "[X]", "fim_prefix", "fim_middle", "fim_suffix")
-    return Vocabulary.with_sentinels(
-        size=32_128,
-        sentinels=128,  # of 568 tokens, each noise by itself at .15, up to 112 runs
-        mask_id=2,
-        separator_id=SEPARATOR,
-        named_ids=tuple(zip(names, range(4, 10), strict=True)),
-        sentence_end_ids=(10, 11),
-        continuation_ids=tuple(range(13, 32_000, 3)),
-        spellings=tuple(map(_spelling, range(32_128))),
-    )
-
-
-def _spelling(token: int) -> tuple[int, ...]:
-    """One to seven of thirty characters, which are tokens themselves."""
-    if 30 <= token < 60:
-        return (token,)
-    size = token % 7 + 1 if 60 <= token < 32_000 else 0
-    return tuple(30 + (token + place) % 30 for place in range(size))
+    """Of T5's size; of 568 tokens, each noise by itself at .15, up to 112 runs."""
+    return stand_in_vocabulary(32_128, sentinels=128)
 
 
 def _text(vocab: Vocabulary) -> np.ndarray:
