@@ -16,6 +16,7 @@ COMMANDS = {
     "launch": "train in many processes: here, under SLURM, on TPU pods",
     "report": "one self-contained HTML page of a run",
     "infill": "fill the blanks of a text with a trained model",
+    "compile": "what a step takes on a TPU pod that is not there: memory, FLOPs, time",
     "bench": "throughput against plain NumPy, and where a step's time goes",
 }
 INTERRUPTED = 130  # as a shell reports SIGINT

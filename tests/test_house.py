@@ -27,7 +27,7 @@ ORDER = [
     {"training.evaluation"},
     {"training.checkpoint"},
     {"training.fingerprint", "training.setup", "training.samples"},
-    {"training.loop"},
+    {"training.loop", "training.compiled"},
     {"training.run"},
     {"report", "bench", "launch"},
     {"commands"},
