@@ -93,7 +93,7 @@ class MixedBatches(ByStep):
         # Pieces are counted corpus by corpus; apart, so that no two have the same place.
         shifts = first_epoch(corpus).astype(np.uint32)
         pieces = dataclasses.replace(found.pieces, places=found.pieces.places + shifts[:, None])
-        return dataclasses.replace(found, places=found.places + shifts, pieces=pieces)
+        return dataclasses.replace(found, places=pieces.places[:, 0], pieces=pieces)
 
     @property
     def filled(self) -> tuple[float, float]:

@@ -203,6 +203,7 @@ def batches_of(
     }
     if plan.packing is None:
         return Batches(raw_length=data.raw_length, **common)
+    assert documents is not None
     objective, packing = plan.objective, plan.packing
     return PackedBatches(documents=documents, objective=objective, packing=packing, **common)
 
