@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jaxdenoise.commands.bench_against import run_against
 from jaxdenoise.commands.console import make_console
-from jaxdenoise.errors import unknown
+from jaxdenoise.errors import require, unknown
 from jaxdenoise.experiment import (
     Experiment,
     bundled,
@@ -27,6 +26,7 @@ from jaxdenoise.flags import split_flags, take_single
 from jaxdenoise.training.run_directory import write_json
 
 USAGE = """usage: jaxdenoise bench [WHAT] [--experiment NAME] [--field value …]
+       jaxdenoise bench step --against transformers [--rounds N] [--field value …]
 
   corruption   span corruption against a careful per-example NumPy version, 256 × 568 tokens
   objectives   every objective against its plain NumPy version, 568 tokens a row; UL2's mixture
@@ -37,6 +37,11 @@ USAGE = """usage: jaxdenoise bench [WHAT] [--experiment NAME] [--field value …
 
 All when none is named. The two sides of a pair are timed in turn; ratios are medians, their
 quartiles in brackets. With --output FILE the figures are written as JSON too.
+
+With --against transformers the whole step is timed beside that of transformers' T5 in PyTorch (extra
+hf), eager and compiled, with each attention that it accepts: T5 with 4 + 4 layers of 256, 8 rows of
+512 + 114 tokens, 32,128 ids. --model t5_1_1_base, --model.compute-dtype bfloat16,
+--training.batch-size 32 and so on change both sides.
 """
 PARTS = ("corruption", "objectives", "loss", "gradients", "step")
 
@@ -52,18 +57,20 @@ def run(args: Sequence[str]) -> int:
     flags = split_flags(args[len(named) :])
     load_experiments(tuple(flags.pop("module", ())))
     output = take_single(flags, "output")
+    if "against" in flags:
+        require(
+            named == ["step"],
+            "--against compares whole steps: jaxdenoise bench step --against transformers",
+        )
+        return run_against(flags, output)
     name = take_single(flags, "experiment") or "quickstart"
     experiment = override(experiments[name](), flags)
     console = make_console()
 
-    import jax
+    from jaxdenoise.bench.pairs import machine
 
-    machine = (
-        f"Python {platform.python_version()}, jax {jax.__version__}, {jax.device_count()} × "
-        f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
-    )
-    console.print(machine)
-    found: dict[str, Any] = {"machine": machine}
+    console.print(machine())
+    found: dict[str, Any] = {"machine": machine()}
     if not named or "corruption" in named:
         found["corruption"] = _corruption(console)
     if not named or "objectives" in named:
@@ -81,11 +88,11 @@ def run(args: Sequence[str]) -> int:
 
 
 def _corruption(console: Console) -> dict[str, Any]:
-    from jaxdenoise import bench
+    from jaxdenoise.bench import corruption
 
     with console.status("corruption"):
-        pair = bench.corruption_against_numpy(_references()["span_corruption"])
-    numpy_speed, speed = (bench.BATCH * bench.RAW_LENGTH / t / 1e6 for t in pair.medians)
+        pair = corruption.corruption_against_numpy(_references()["span_corruption"])
+    numpy_speed, speed = (corruption.BATCH * corruption.RAW_LENGTH / t / 1e6 for t in pair.medians)
     low, high = pair.spread
     console.print(
         f"corruption: {speed:.1f} M tokens/s jitted, {numpy_speed:.1f} M with careful NumPy: "
@@ -95,7 +102,7 @@ def _corruption(console: Console) -> dict[str, Any]:
 
 
 def _objectives(console: Console) -> dict[str, Any]:
-    from jaxdenoise import bench
+    from jaxdenoise.bench import corruption
     from jaxdenoise.objectives import objectives
 
     plain = _references()
@@ -107,7 +114,7 @@ def _objectives(console: Console) -> dict[str, Any]:
     with console.status("objectives") as status:
         for name in known:
             status.update(name)
-            pair = bench.objective_against_numpy(name, plain)
+            pair = corruption.objective_against_numpy(name, plain)
             found[name] = pair.summary()
             plain_speed, speed = (1e-6 / seconds for seconds in pair.medians)
             low, high = pair.spread
@@ -118,10 +125,10 @@ def _objectives(console: Console) -> dict[str, Any]:
 
 
 def _mixture(console: Console) -> dict[str, Any]:
-    from jaxdenoise import bench
+    from jaxdenoise.bench import corruption
 
     with console.status("mixture"):
-        pair = bench.mixture_against_members(_references())
+        pair = corruption.mixture_against_members(_references())
     low, high = pair.spread
     console.print(
         f"mixture: ul2 takes {pair.ratio:.2f} times as long as the dearest of its members alone "
@@ -131,10 +138,10 @@ def _mixture(console: Console) -> dict[str, Any]:
 
 
 def _loss(console: Console) -> dict[str, Any]:
-    from jaxdenoise import bench
+    from jaxdenoise.bench import training
 
     with console.status("loss"):
-        pair = bench.loss_against_logits()
+        pair = training.loss_against_logits()
     low, high = pair.times.spread
     console.print(
         f"loss: without logits {pair.times.ratio:.2f} of the time with them "
@@ -144,10 +151,10 @@ def _loss(console: Console) -> dict[str, Any]:
 
 
 def _gradients(context: float, console: Console) -> dict[str, Any]:
-    from jaxdenoise import bench
+    from jaxdenoise.bench import training
 
     with console.status("gradients"):
-        pair = bench.output_only_against_full(context)
+        pair = training.output_only_against_full(context)
     low, high = pair.times.spread
     console.print(
         f"gradients: with {context:.0%} context, full takes {pair.times.ratio:.2f} times as long "
@@ -162,13 +169,13 @@ def _memory(pair: tuple[int, ...]) -> str:
 
 
 def _step(name: str, experiment: Experiment, console: Console) -> dict[str, Any]:
-    from jaxdenoise import bench
+    from jaxdenoise.bench import training
     from jaxdenoise.data.store import prepare
     from jaxdenoise.training.setup import build
 
     setup = build(experiment, prepare(experiment.data, console=console))
     with console.status("step"):
-        pair = bench.corruption_in_step(setup)
+        pair = training.corruption_in_step(setup)
     step = pair.medians[1]
     console.print(
         f"{name} step: {setup.batches[0].lengths.sum() / step:,.0f} source tokens/s; "

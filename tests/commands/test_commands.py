@@ -238,12 +238,12 @@ def test_tokens_of_another_tokenizer_stop_a_run_with_their_row(command, monkeypa
 
 @pytest.mark.slow
 def test_bench_prints_ratios_and_writes_them(command, monkeypatch, tmp_path):
-    monkeypatch.setattr("jaxdenoise.bench.SPAN", 0.001)
-    monkeypatch.setattr("jaxdenoise.bench.BATCH", 16)
-    monkeypatch.setattr("jaxdenoise.bench.RAW_LENGTH", 64)
-    monkeypatch.setattr("jaxdenoise.bench.TIMED_LOSS", (2, 5, 8, 100))
-    monkeypatch.setattr("jaxdenoise.bench.LARGE_LOSS", (8, 128, 8, 2**20))
-    monkeypatch.setattr("jaxdenoise.bench.ROUTED", (2, 64, 32, 2))
+    monkeypatch.setattr("jaxdenoise.bench.pairs.SPAN", 0.001)
+    monkeypatch.setattr("jaxdenoise.bench.corruption.BATCH", 16)
+    monkeypatch.setattr("jaxdenoise.bench.corruption.RAW_LENGTH", 64)
+    monkeypatch.setattr("jaxdenoise.bench.training.TIMED_LOSS", (2, 5, 8, 100))
+    monkeypatch.setattr("jaxdenoise.bench.training.LARGE_LOSS", (8, 128, 8, 2**20))
+    monkeypatch.setattr("jaxdenoise.bench.training.ROUTED", (2, 64, 32, 2))
     monkeypatch.setattr(objectives, "names", lambda: ["block_diffusion", "not_in_numpy"])
     status, out = command("bench", "--experiment", "tiny_run", "--output", "bench.json")
     assert status == 0

@@ -1,0 +1,1 @@
+"""Measuring: two things in turn in one run."""

@@ -1,0 +1,110 @@
+"""jaxdenoise bench step --against transformers: the whole step beside a peer's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxdenoise.commands.console import make_console
+from jaxdenoise.config import DataConfig, ModelConfig, TrainingConfig
+from jaxdenoise.errors import UserError, require, unknown
+from jaxdenoise.experiment import Experiment, experiments, override
+from jaxdenoise.flags import take_single
+from jaxdenoise.training.run_directory import write_json
+
+PEERS = ("transformers",)
+ROUNDS = 9
+
+
+def compared() -> Experiment:
+    """T5 as transformers has it by default, in small: relu, not gated, tied; 8 × (512 + 114)."""
+    return Experiment(
+        data=DataConfig(vocabulary_size=32_128, sentinels=100, raw_length=568),
+        model=ModelConfig(
+            width=256,
+            mlp_width=1024,
+            heads=4,
+            head_width=64,
+            encoder_layers=4,
+            decoder_layers=4,
+            activation="relu",
+            gated=False,
+            tied_embeddings=True,
+        ),
+        training=TrainingConfig(batch_size=8),
+    )
+
+
+def run_against(flags: dict[str, list[str]], output: str | None) -> int:
+    """Measures and prints."""
+    peer = take_single(flags, "against")
+    if peer not in PEERS:
+        raise unknown("peer", str(peer), PEERS)
+    rounds = _rounds(take_single(flags, "rounds"))
+    name = take_single(flags, "experiment")
+    experiment = override(experiments[name]() if name else compared(), flags)
+    # Both sides have the same GPU: JAX may not take it all at the start.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+    from jaxdenoise.bench import peers
+    from jaxdenoise.bench.pairs import machine
+
+    steps = peers.steps_beside_transformers(experiment, rounds)
+    console = make_console()
+    found = {"machine": f"{machine()}; {peers.versions()}", "steps": {}}
+    console.print(found["machine"])
+    console.print(_work(experiment))
+    table = Table("PyTorch", "tokens/s", "ours", "ours is faster", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    with console.status("compiling"):
+        for beside in steps:
+            found["steps"][beside.peer] = beside.summary()
+            _add(table, beside)
+    _print(console, table, beside)
+    if output:
+        write_json(Path(output), found)
+    return 0
+
+
+def _rounds(given: str | None) -> int:
+    if given is None:
+        return ROUNDS
+    try:
+        rounds = int(given)
+    except ValueError:
+        raise UserError(f"rounds is '{given}'; it must be a whole number") from None
+    require(rounds >= 3, f"rounds is {rounds}; it must be at least 3")
+    return rounds
+
+
+def _work(experiment: Experiment) -> str:
+    model = experiment.model
+    gated = "gated " if model.gated else ""
+    return (
+        f"T5 {model.encoder_layers} + {model.decoder_layers} × {model.width}, {model.heads} heads "
+        f"of {model.head_width}, {gated}{model.activation} MLP of {model.mlp_width}, projection "
+        f"tied, {model.compute_dtype}; forward, loss, backward, clipping, AdamW; ours corrupts "
+        "the rows too"
+    )
+
+
+def _add(table: Table, beside: Any) -> None:
+    theirs, ours = beside.speeds
+    low, high = beside.times.spread
+    ratio = f"{beside.times.ratio:.2f} ({low:.2f} to {high:.2f})"
+    table.add_row(beside.peer, f"{theirs:,.0f}", f"{ours:,.0f}", ratio)
+
+
+def _print(console: Console, table: Table, beside: Any) -> None:
+    inputs, targets = beside.tokens
+    theirs, ours = beside.parameters
+    console.print(
+        f"{inputs:,} + {targets:,} tokens a step, padding not counted; {ours:,} parameters"
+        + ("" if ours == theirs else f", theirs {theirs:,}")
+    )
+    console.print(table)
