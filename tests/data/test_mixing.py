@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jaxdenoise.data_config import BLOCK, rows_of_block
 
 from jaxdenoise.ablation import resolve
-from jaxdenoise.config import DataConfig, ModelConfig, TrainingConfig
+from jaxdenoise.config import BLOCK, DataConfig, ModelConfig, TrainingConfig, rows_of_block
 from jaxdenoise.data import build as building
 from jaxdenoise.data.mixing import MixedBatches, assign, first_epoch, interleave
 from jaxdenoise.data.rows import Batches, iterate
