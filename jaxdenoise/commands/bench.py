@@ -33,17 +33,18 @@ USAGE = """usage: jaxdenoise bench [WHAT] [--experiment NAME] [--field value …
                against the dearest of its members
   loss         projection and loss in one against logits first: time at 32K ids, memory at 128K
   gradients    output_only against full, where 80% of a row is context, and where none is
+  tokenise     a token store by two workers (or data.workers) against one, each of one thread
   step         an experiment's training step, and the share of it that is corruption
 
 All when none is named. The two sides of a pair are timed in turn; ratios are medians, their
 quartiles in brackets. With --output FILE the figures are written as JSON too.
 
 With --against transformers the whole step is timed beside that of transformers' T5 in PyTorch
-(extra hf), eager and compiled, with each attention that it accepts: T5 with 4 + 4 layers of 256, 8 rows of
-512 + 114 tokens, 32,128 ids. --model t5_1_1_base, --model.compute-dtype bfloat16,
+(extra hf), eager and compiled, with each attention that it accepts: T5 with 4 + 4 layers of 256,
+8 rows of 512 + 114 tokens, 32,128 ids. --model t5_1_1_base, --model.compute-dtype bfloat16,
 --training.batch-size 32 and so on change both sides.
 """
-PARTS = ("corruption", "objectives", "loss", "gradients", "step")
+PARTS = ("corruption", "objectives", "loss", "gradients", "tokenise", "step")
 
 
 def run(args: Sequence[str]) -> int:
@@ -80,6 +81,8 @@ def run(args: Sequence[str]) -> int:
         found["loss"] = _loss(console)
     if not named or "gradients" in named:
         found["gradients"] = {f"{c:.0%}": _gradients(c, console) for c in (0.8, 0.0)}
+    if not named or "tokenise" in named:
+        found["tokenise"] = _tokenise(max(2, experiment.data.workers), console)
     if not named or "step" in named:
         found["step"] = _step(name, experiment, console)
     if output:
@@ -159,6 +162,20 @@ def _gradients(context: float, console: Console) -> dict[str, Any]:
     console.print(
         f"gradients: with {context:.0%} context, full takes {pair.times.ratio:.2f} times as long "
         f"as output_only ({low:.2f} to {high:.2f}), {_memory(pair.memory[::-1])}"
+    )
+    return pair.summary()
+
+
+def _tokenise(workers: int, console: Console) -> dict[str, Any]:
+    from jaxdenoise.bench import tokenise
+
+    with console.status("tokenise"):
+        pair, size = tokenise.workers_against_one(workers)
+    one, several = (size / seconds / 1e6 for seconds in pair.medians)
+    low, high = pair.spread
+    console.print(
+        f"tokenise: {workers} workers {several:.1f} MB/s, one {one:.1f} MB/s: {pair.ratio:.2f} "
+        f"times ({low:.2f} to {high:.2f}), their start included"
     )
     return pair.summary()
 

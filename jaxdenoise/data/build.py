@@ -186,7 +186,7 @@ def build(
     missing = [number for number, header in enumerate(headers) if header is None]
     if len(missing) < len(shards):
         console.print(f"{name}: going on with {len(missing)} of {len(shards)} shards")
-    made = _write_all([shards[number] for number in missing], file, workers)
+    made = write_shards([shards[number] for number in missing], file, workers)
     shown = track(made, f"tokenising {name}", len(missing), console=console, transient=True)
     for number, header in zip(missing, shown, strict=True):
         headers[number] = header
@@ -283,8 +283,14 @@ def _chunks(items: Iterator[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]
         yield chunk
 
 
-def _write_all(shards: list[Shard], tokenizer: Path, workers: int) -> Iterator[dict[str, Any]]:
-    """Writes shards; yields their headers in order, or raises the first one's error."""
+def write_shards(shards: list[Shard], tokenizer: Path, workers: int) -> Iterator[dict[str, Any]]:
+    """Writes shards; yields their headers in order, or raises the first one's error.
+
+    Args:
+      shards: that are missing.
+      tokenizer: file of the tokenizer.
+      workers: processes of one thread each; 1 for this one alone, whose encoding has threads.
+    """
     if workers == 1 or not shards:
         opened = read_tokenizer(tokenizer)
         yield from (shard.write(opened) for shard in shards)

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from jaxdenoise import keys
 from jaxdenoise.arrays import Rows
 from jaxdenoise.data.pieces import PackedBatches
-from jaxdenoise.data.rows import Batches, ByStep, shuffled
+from jaxdenoise.data.rows import Batches, ByStep
 from jaxdenoise.data.shards import Stream
 
 T = TypeVar("T", int, np.ndarray)
@@ -51,14 +51,13 @@ def assign(
       >>> sorted(zip(corpus.tolist(), number.tolist()))
       [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
     """
-    block, place = np.divmod(np.asarray(numbers, np.int64), sum(rows))
-    slot = np.array(
-        [
-            shuffled(p, sum(rows), keys.host_seed("mixture", seed, b))
-            for b, p in zip(block.tolist(), place.tolist(), strict=True)
-        ],
-        np.int64,
-    )
+    size = sum(rows)
+    block, place = np.divmod(np.asarray(numbers, np.int64), size)
+    # Stored, since a block is small: `rows.shuffled` takes milliseconds for a permutation of few.
+    blocks, which = np.unique(block, return_inverse=True)
+    seeds = [keys.host_seed("mixture", seed, b) for b in blocks.tolist()]
+    orders = [np.random.Generator(np.random.Philox(key=k)).permutation(size) for k in seeds]
+    slot = np.array(orders, np.int64).reshape(-1, size)[which, place]
     ends = np.cumsum(rows)
     corpus = np.searchsorted(ends, slot, "right")
     own = np.asarray(rows)[corpus]

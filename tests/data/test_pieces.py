@@ -137,8 +137,14 @@ def test_any_batch_can_be_had_by_itself(name):
     assert {int(epoch) for batch in expected for epoch in batch.epochs} >= {0, 1, 2}
     for step, batch in reversed(list(zip(steps, expected, strict=True))):
         assert same(batch, batches(name)[step])
-    read = list(iterate(batches(name, steps=8), threads=3))
-    assert all(same(batch, run[step]) for step, batch in enumerate(read))
+    for threads in (0, 1, 3):
+        read = list(iterate(batches(name, steps=8), threads=threads))
+        assert all(same(batch, run[step]) for step, batch in enumerate(read))
+    for processes in (2, 4):
+        for process in range(processes):
+            part = batches(name).take(range(8, 12)[process::processes])
+            whole = jax.tree.map(lambda x, p=process, n=processes: x[p::n], run[2])
+            assert same(part, whole)
 
 
 def test_places_count_the_pieces_of_the_run():

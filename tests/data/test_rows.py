@@ -47,7 +47,7 @@ def test_the_last_row_is_short_and_padded():
     assert batch.example_ids[short].tolist() == [33]
 
 
-@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("threads", [0, 1, 3])
 @pytest.mark.parametrize("start", [0, 7])
 def test_reading_gives_the_batches_in_order_from_any_step(threads, start):
     source = batches()
@@ -56,6 +56,16 @@ def test_reading_gives_the_batches_in_order_from_any_step(threads, start):
     for step, batch in enumerate(read, start):
         assert same(batch, source[step])
         assert batch.seed == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_any_process_can_take_its_rows_of_a_batch(processes):
+    for step in (0, 4):  # of one epoch, and of two
+        numbers = range(step * 8, step * 8 + 8)
+        for process in range(processes):
+            part = batches().take(numbers[process::processes])
+            whole = jax.tree.map(lambda x, p=process: x[p::processes], batches()[step])
+            assert same(part, whole)
 
 
 def test_batch_size_does_not_change_the_order_of_rows():
