@@ -159,10 +159,19 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     """
     path = as_path(path)
     require(path.is_file(), f"tokenizer '{path}' is not a file; give the path of a tokenizer.json")
+    return parse_tokenizer(path.read_text("utf-8"), str(path))
+
+
+def parse_tokenizer(content: str, name: str) -> Tokenizer:
+    """A tokenizer from the content of a tokenizer.json; `name` is for messages.
+
+    Raises:
+      UserError: it is none.
+    """
     try:
-        backend = tokenizers.Tokenizer.from_str(path.read_text("utf-8"))
+        backend = tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"'{path}' is not a tokenizer.json: {error}") from error
+        raise UserError(f"'{name}' is not a tokenizer.json: {error}") from error
     return Tokenizer(backend)
 
 

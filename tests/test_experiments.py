@@ -168,6 +168,17 @@ def test_values_are_parsed_as_flags_are():
     assert changed.objective.options()["noise_density"] == 0.5
 
 
+def test_fields_of_speed_are_no_part_of_a_run(tmp_path):
+    built = experiments["quickstart"]()
+    faster = override(built, {"data.workers": 2, "training.reading_threads": 0})
+    assert digest(faster) == digest(built)
+    run = RunDirectory(tmp_path / "run")
+    run.claim("quickstart", built, {"identity_digest": "x"})
+    run.check(faster)
+    with pytest.raises(UserError, match="data.raw_length is 70 there and 64 here"):
+        run.check(override(built, {"data.raw_length": 64}))
+
+
 def test_a_field_that_is_added_later_changes_no_digest_and_no_run(tmp_path, monkeypatch):
     built = experiments["quickstart"]()
     digest_before, run = digest(built), RunDirectory(tmp_path / "run")

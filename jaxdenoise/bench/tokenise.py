@@ -33,7 +33,7 @@ def workers_against_one(workers: int, rounds: int = 3) -> tuple[Paired, int]:
     Returns:
       The times, and the bytes of text.
     """
-    tokenizer = prepare(DataConfig()).path / "tokenizer.json"
+    tokenizer = prepare(DataConfig()).tokenizer.to_json()
     texts = [text for _, text in documents()] * COPIES
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "texts.jsonl"
@@ -65,7 +65,7 @@ def workers_against_one(workers: int, rounds: int = 3) -> tuple[Paired, int]:
     return Paired(first=ones, second=several), sum(len(text.encode()) for text in texts)
 
 
-def _seconds(shards: list[Shard], tokenizer: Path, workers: int) -> float:
+def _seconds(shards: list[Shard], tokenizer: str, workers: int) -> float:
     begin = time.perf_counter()
     for _ in write_shards(shards, tokenizer, workers):
         pass

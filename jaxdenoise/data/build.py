@@ -31,7 +31,7 @@ from jaxdenoise.data.shards import COUNTS, SPLITS, SplitName, read_header, shard
 from jaxdenoise.data.split import held_out_mask, is_held_out
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.paths import write_whole
-from jaxdenoise.tokenizer import Tokenizer, read_tokenizer
+from jaxdenoise.tokenizer import Tokenizer, parse_tokenizer
 
 LARGE = 1 << 30  # bytes of files from which on documents are split one by one
 SAMPLE_BYTES = 1 << 29  # of text that a tokenizer of a large corpus is trained on
@@ -186,7 +186,8 @@ def build(
     missing = [number for number, header in enumerate(headers) if header is None]
     if len(missing) < len(shards):
         console.print(f"{name}: going on with {len(missing)} of {len(shards)} shards")
-    made = write_shards([shards[number] for number in missing], file, workers)
+    tokenizer = file.read_text("utf-8")
+    made = write_shards([shards[number] for number in missing], tokenizer, workers)
     shown = track(made, f"tokenising {name}", len(missing), console=console, transient=True)
     for number, header in zip(missing, shown, strict=True):
         headers[number] = header
@@ -210,8 +211,6 @@ def _write_manifest(
     }
     kept = ("begin", "dtype", *SPLITS)
     shards = [{key: header[key] for key in kept} for header in headers]
-    for leftover in place.glob(".*"):
-        leftover.unlink()
     write_whole(place / "shards.json", json.dumps(shards).encode())
     write_whole(place / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
 
@@ -283,16 +282,16 @@ def _chunks(items: Iterator[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]
         yield chunk
 
 
-def write_shards(shards: list[Shard], tokenizer: Path, workers: int) -> Iterator[dict[str, Any]]:
+def write_shards(shards: list[Shard], tokenizer: str, workers: int) -> Iterator[dict[str, Any]]:
     """Writes shards; yields their headers in order, or raises the first one's error.
 
     Args:
       shards: that are missing.
-      tokenizer: file of the tokenizer.
+      tokenizer: as JSON.
       workers: processes of one thread each; 1 for this one alone, whose encoding has threads.
     """
     if workers == 1 or not shards:
-        opened = read_tokenizer(tokenizer)
+        opened = parse_tokenizer(tokenizer, "the store's")
         yield from (shard.write(opened) for shard in shards)
         return
     pool = ProcessPoolExecutor(
@@ -314,13 +313,13 @@ def write_shards(shards: list[Shard], tokenizer: Path, workers: int) -> Iterator
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(tokenizer: Path) -> None:
+def _start_worker(tokenizer: str) -> None:
     """In a worker: one thread, since there are other workers; it ends with its parent."""
     global _tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells it to stop
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _tokenizer = read_tokenizer(tokenizer)
+    _tokenizer = parse_tokenizer(tokenizer, "the store's")
 
 
 def _follow_parent() -> None:

@@ -87,12 +87,12 @@ class MixedBatches(ByStep):
         ]
         found = join(parts, np.concatenate(where))
         if found.pieces is None:
-            places = np.asarray(numbers) % 2**32
-            return dataclasses.replace(found, places=places.astype(np.uint32))
+            places = (np.asarray(numbers) % 2**32).astype(np.uint32)
+            return dataclasses.replace(found, places=places)
         # Pieces are counted corpus by corpus; apart, so that no two have the same place.
-        shifts = first_epoch(corpus).astype(np.uint32)
-        pieces = dataclasses.replace(found.pieces, places=found.pieces.places + shifts[:, None])
-        return dataclasses.replace(found, places=pieces.places[:, 0], pieces=pieces)
+        places = found.pieces.places + first_epoch(corpus).astype(np.uint32)[:, None]
+        pieces = dataclasses.replace(found.pieces, places=places)
+        return dataclasses.replace(found, places=places[:, 0], pieces=pieces)
 
     @property
     def filled(self) -> tuple[float, float]:

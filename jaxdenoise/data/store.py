@@ -175,15 +175,14 @@ def _prepare(divided: Divided, config: DataConfig, cache: Path, console: Console
         try:
             build(building, divided, make_tokenizer, named, config.workers, console)
             _move(building, place)
-        except WorkerDied:
-            raise
-        except UserError:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
-        except OSError:
-            if not manifest.exists():  # another process was faster: take its store
+        except (UserError, OSError) as error:
+            there = manifest.exists()  # another process was faster: take its store
+            if there or (isinstance(error, UserError) and not isinstance(error, WorkerDied)):
+                shutil.rmtree(building, ignore_errors=True)
+            if not there:
                 raise
-            shutil.rmtree(building, ignore_errors=True)
+        for leftover in place.glob(".*"):  # of a build that was killed, or of another's
+            leftover.unlink(missing_ok=True)
     return TokenStore(place, json.loads(manifest.read_text("utf-8")))
 
 
@@ -191,12 +190,11 @@ def _move(building: Path, place: Path) -> None:
     """Puts a store that is whole into its place."""
     if is_local(place):
         os.rename(building, place)
-        return
-    place.mkdir(parents=True, exist_ok=True)
-    files = sorted(building.iterdir(), key=lambda file: file.name == "manifest.json")
-    for file in files:
-        upload(file, place / file.name)
-    building.rmdir()
+    else:
+        place.mkdir(parents=True, exist_ok=True)
+        for file in sorted(building.glob("[!.]*"), key=lambda f: f.name == "manifest.json"):
+            upload(file, place / file.name)
+        shutil.rmtree(building)
 
 
 def _identity(config: DataConfig, corpus: Corpus) -> dict[str, Any]:

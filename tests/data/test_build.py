@@ -245,6 +245,20 @@ def test_workers_end_with_a_parent_that_is_killed_and_shards_stay(tmp_path, monk
     assert {name: (made / name).stat().st_mtime_ns for name in stamps} == stamps
 
 
+@pytest.mark.slow
+def test_builds_at_the_same_time_share_their_work_and_all_find_the_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXDENOISE_CACHE", str(tmp_path))
+    script, corpus = tmp_path / "script.py", tmp_path / "corpus.txt"
+    script.write_text(BUILD)
+    corpus.write_text("\n\n".join(map(text, range(3000))))
+    command = [sys.executable, str(script), str(corpus)]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    running = [subprocess.Popen(command, env=environment) for _ in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    (made,) = tmp_path.glob("stores/*")
+    assert not made.name.startswith(".") and list(made.glob(".*")) == []
+
+
 def _group(leader: int) -> bool:
     """Whether a process of this group is alive."""
     try:
