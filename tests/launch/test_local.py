@@ -31,6 +31,11 @@ TINY = {
     "training.evaluation-rows": 8,
 }
 
+ENVIRONMENT = {
+    "PYTHONPATH": str(Path(jaxdenoise.__file__).parents[1]),
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling is most of the time
+}
+
 
 @pytest.fixture
 def launch(corpus, tmp_path):
@@ -43,7 +48,7 @@ def launch(corpus, tmp_path):
         return subprocess.Popen(
             [sys.executable, "-m", "jaxdenoise", "launch", "quickstart", *PLACE, *flags],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(Path(jaxdenoise.__file__).parents[1])},
+            env={**os.environ, **ENVIRONMENT},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
