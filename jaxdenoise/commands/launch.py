@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxdenoise.data.corpora import corpora
+from jaxdenoise.data.huggingface import SCHEME as HF
 from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.experiment import Experiment, experiments, load_experiments, override
 from jaxdenoise.flags import parse_flags, split_flags, take_single, to_flags
@@ -116,7 +118,9 @@ def _take_place(on: str, flags: dict[str, list[str]]) -> Local | Elsewhere:
 
 def _check_reach(experiment: Experiment, modules: Sequence[str], place: Tpu | Gke) -> None:
     """Raises `UserError` if the machines would miss what this one has."""
-    for path in [*experiment.data.files, *filter(None, [experiment.data.tokenizer])]:
+    data = experiment.data
+    members = [name for name, _ in data.mixture if name not in corpora and not name.startswith(HF)]
+    for path in [*data.files, *members, *filter(None, [data.tokenizer])]:
         require(
             "://" in path or Path(path).is_absolute(),
             f"'{path}' is a file of this machine, which the others do not have; give an address, "

@@ -31,6 +31,7 @@ from jaxdenoise.errors import require
 from jaxdenoise.launch.places import Elsewhere, Gke, Slurm, Tpu, accelerator
 
 PYTHON = "3.12"  # of machines that have none new enough
+EXTRAS = "gcs,hf,tpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +153,11 @@ def _lines(command: Sequence[str]) -> str:
 
 
 def _requirements(wheels: Sequence[str]) -> str:
-    """The wheels as pip names them where they were copied to, jaxdenoise with JAX for TPUs."""
+    """The wheels as pip names them where they were copied to, jaxdenoise with its extras."""
     names = [PurePosixPath(path).name for path in wheels]
-    return shlex.join(f"./{n}[tpu]" if n.startswith("jaxdenoise-") else f"./{n}" for n in names)
+    return shlex.join(
+        f"./{n}[{EXTRAS}]" if n.startswith("jaxdenoise-") else f"./{n}" for n in names
+    )
 
 
 def _quote(text: str) -> str:

@@ -51,6 +51,10 @@ def elsewhere(tmp_path, monkeypatch):
         (["t5_base", "--on", "local", "--port", "70000"], "port is 70000"),
         (["t5_base", "--on", "local", "--optimizer.b1", "2"], "optimizer.b1 is 2.0"),
         (["t5_base", *TPU, "--data.files", "c4/*.jsonl"], "'c4/*.jsonl' is a file of this machine"),
+        (
+            ["t5_base", *TPU, "--data.mixture", "pydocs", "1", "hf:a/b", "1", "a.txt", "1"],
+            "'a.txt' is a file of this machine",
+        ),
         (["mine", *TPU], "give it with --package dist/jaxdenoise-0.1.0-py3-none-any.whl YOURS.whl"),
     ],
     ids=" ".join,

@@ -194,7 +194,7 @@ def test_the_commands_for_a_slice_reach_its_workers_as_they_are(pretend, tmp_pat
     pretend(".jaxdenoise/bin/jaxdenoise", 'printf "%s\\n" "$A" "$@" > trained')
     assert shell(install).returncode == 0
     assert lines("installed")[2].endswith(
-        "--python .jaxdenoise/bin/python ./jaxdenoise-0.1.0-py3-none-any.whl[tpu] "
+        "--python .jaxdenoise/bin/python ./jaxdenoise-0.1.0-py3-none-any.whl[gcs,hf,tpu] "
     )
     assert shell(train).returncode == 0
     assert lines("trained") == ["b c", *TRAIN, "gs://b/runs/t5"]
@@ -246,7 +246,7 @@ def test_the_workload_is_submitted_as_it_is(pretend):
     pretend("pip", 'printf "%s\\n" "$@" > installed')
     pretend("jaxdenoise", 'printf "%s\\n" "$$" "$@" > trained')
     ran = shell(f"({command}) & echo $!; wait $!")
-    assert lines("installed")[-1] == "./jaxdenoise-0.1.0-py3-none-any.whl[tpu]"
+    assert lines("installed")[-1] == "./jaxdenoise-0.1.0-py3-none-any.whl[gcs,hf,tpu]"
     assert lines("trained") == [ran.stdout.strip(), *TRAIN, "gs://b/runs/t5"]
 
 
