@@ -1,7 +1,7 @@
 """Where many processes can train: options of each place, checked when given; no JAX.
 
-TPU slices are named as `jaxdenoise compile` names them. Google's names for them, and for their
-software: cloud.google.com/tpu/docs (v4, v5e, v5p, v6e, runtimes), and xpk's table of systems.
+Google's names for slices and their software: cloud.google.com/tpu/docs (v4, v5e, v5p, v6e,
+runtimes), and xpk's table of systems.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import jaxdenoise
+from jaxdenoise.costs.chips import check_topology
 from jaxdenoise.errors import require
 
 WHEEL = f"dist/jaxdenoise-{jaxdenoise.__version__}-py3-none-any.whl"
 
-# Prefix of the accelerator type, what is counted after it for each chip, dimensions, software.
-_GENERATIONS = {
-    "v4": ("v4", 2, 3, "tpu-ubuntu2204-base"),
-    "v5e": ("v5litepod", 1, 2, "v2-alpha-tpuv5-lite"),
-    "v5p": ("v5p", 2, 3, "v2-alpha-tpuv5"),
-    "v6e": ("v6e", 1, 2, "v2-alpha-tpuv6e"),
+# Prefix of the accelerator type, whether it counts cores instead of chips, software version.
+_NAMES = {
+    "v4": ("v4", True, "tpu-ubuntu2204-base"),
+    "v5e": ("v5litepod", False, "v2-alpha-tpuv5-lite"),
+    "v5p": ("v5p", True, "v2-alpha-tpuv5"),
+    "v6e": ("v6e", False, "v2-alpha-tpuv6e"),
 }
 
 
@@ -223,44 +224,28 @@ class Gke(Elsewhere):
 def accelerator(topology: str) -> tuple[str, str]:
     """Google's name for a slice, and its software version.
 
-    Some generations are counted by their chips, others by the two cores of each.
+    Some generations are counted by their chips, others by the cores of each.
 
     Example:
       >>> accelerator("v5e:16x16"), accelerator("v5p:8x8x8")
       (('v5litepod-256', 'v2-alpha-tpuv5-lite'), ('v5p-1024', 'v2-alpha-tpuv5'))
 
     Raises:
-      UserError: as `chips`.
+      UserError: no such chip, or no such slice of it.
     """
-    number = chips(topology)
-    prefix, cores, _, runtime = _GENERATIONS[topology.partition(":")[0]]
-    return f"{prefix}-{number * cores}", runtime
+    chip, sides = check_topology(topology)
+    prefix, counts_cores, runtime = _NAMES[chip.name]
+    return f"{prefix}-{math.prod(sides) * (chip.cores if counts_cores else 1)}", runtime
 
 
 def chips(topology: str) -> int:
-    """How many chips a slice has.
+    """How many chips a slice has; `UserError` as `accelerator`.
 
     Example:
       >>> chips("v5e:16x16")
       256
-
-    Raises:
-      UserError: no generation, or no shape of it.
     """
-    generation, _, shape = topology.partition(":")
-    require(
-        generation in _GENERATIONS and re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape) is not None,
-        f"topology is '{topology}'; it must be one of {', '.join(_GENERATIONS)}, and a shape, such "
-        "as v5e:16x16",
-    )
-    dimensions = _GENERATIONS[generation][2]
-    sizes = [int(size) for size in shape.split("x")]
-    require(
-        len(sizes) == dimensions,
-        f"topology is '{topology}'; slices of {generation} have {dimensions} dimensions, such as "
-        f"{generation}:{'x'.join(['4'] * dimensions)}",
-    )
-    return math.prod(sizes)
+    return math.prod(check_topology(topology)[1])
 
 
 def _at_least(place: object, least: int, *names: str) -> None:
