@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.errors import require
 from jaxdenoise.flags import refuse_others, split_flags, take_single
+from jaxdenoise.paths import as_path
 from jaxdenoise.training.run_directory import RunDirectory
 
 USAGE = """usage: jaxdenoise report RUN [RUN …] [--output FILE]
@@ -28,13 +29,14 @@ def run(args: Sequence[str]) -> int:
     output = take_single(flags, "output")
     refuse_others(flags, "report", ["output"])
     require(bool(paths), "give at least one run's directory, before any flag")
-    runs = [RunDirectory(Path(path)) for path in paths]
+    runs = [RunDirectory(as_path(path)) for path in paths]
     for run in runs:
         run.saved()
 
     from jaxdenoise.report.page import write_report
 
-    page = Path(output) if output else (runs[0].report if len(runs) == 1 else Path("report.html"))
+    usual = runs[0].report if len(runs) == 1 else Path("report.html")
+    page = as_path(output) if output else usual
     write_report([run.path for run in runs], page)
     make_console().print(f"report: {page}", soft_wrap=True)
     return 0

@@ -22,6 +22,7 @@ from jaxdenoise.experiment import (
     to_dict,
 )
 from jaxdenoise.flags import parse_flags, split_flags, take_single
+from jaxdenoise.paths import as_path
 from jaxdenoise.training import processes
 from jaxdenoise.training.run_directory import RUNS, RunDirectory, default_directory
 
@@ -74,9 +75,9 @@ def run(args: Sequence[str]) -> int:
         parse_flags(experiment, ["--help"], program=f"jaxdenoise train {target}")
     experiment = override(experiment, changes)
     profile = None if traced is None else traced_steps(traced, experiment.training.steps)
-    place = RunDirectory(Path(directory)) if directory else default_directory(target, experiment)
+    place = RunDirectory(as_path(directory)) if directory else default_directory(target, experiment)
     if member is not None:
-        processes.join(member, Path(f"{place.path}.arrived"))
+        processes.join(member, as_path(f"{place.path}.arrived"))
         processes.agree({**flatten(to_dict(experiment)), "run_dir": str(place.path)})
         console.quiet = not processes.first()
     results = train_one(target, experiment, place, console, profile)
@@ -158,7 +159,7 @@ def _train_config(
     config: Path, changes: Mapping[str, Any], directory: str | None, console: Console
 ) -> int:
     ablation = load_ablation(config, changes)
-    root = Path(directory) if directory else RUNS
+    root = as_path(directory) if directory else RUNS
     places = [
         default_directory(f"{ablation.name}/{arm.name}", arm.experiment, root)
         for arm in ablation.runs

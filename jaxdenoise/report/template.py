@@ -9,11 +9,13 @@ from typing import Any
 
 import jinja2
 
+from jaxdenoise.paths import write_whole
+
 SPAN_COLOURS = 6
 
 
 def write_page(template: str, output: Path, **values: Any) -> None:
-    """Renders a template and writes it beside its place, then moves it there."""
+    """Renders a template and writes it, whole or not at all."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -25,9 +27,7 @@ def write_page(template: str, output: Path, **values: Any) -> None:
     environment.filters["visible"] = _visible
     environment.filters["as_json"] = lambda value: json.dumps(value, ensure_ascii=False)
     page = environment.get_template(template).render(span_colours=SPAN_COLOURS, **values)
-    partial = output.with_suffix(".partial")
-    partial.write_text(page, "utf-8")
-    partial.replace(output)
+    write_whole(output, page.encode())
 
 
 def _heat(loss: float | None) -> str:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from jaxdenoise import paths
 from jaxdenoise.arrays import TrainState
 from jaxdenoise.errors import UserError
 from jaxdenoise.training.parallel import first_device
@@ -25,7 +26,8 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: int = 3):
         policy = ocp.checkpoint_managers.LatestN(keep)
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=True)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        place = directory.absolute() if paths.is_local(directory) else str(directory)
+        self._manager = ocp.CheckpointManager(place, options=options)
 
     def latest(self) -> int | None:
         """The newest step, None before the first save."""

@@ -146,6 +146,7 @@ def run_steps(
                     metrics.append({"step": number, "held_out": held_out})
                     console.print(_evaluation_line(number, held_out), highlight=False)
                 if saves or stops:
+                    metrics.flush()
                     found = take_fingerprint(setup.batches, evaluator.corrupted, number)
                     checkpoints.save(whole, number, found)
                 if stops:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxdenoise import paths
+
 
 class MetricsFile:
     """metrics.jsonl: one JSON object a line, appended, never rewritten but to resume.
+
+    Stores of objects cannot append: there the file is written anew by each `flush`.
 
     Args:
       path: of the file.
@@ -21,18 +24,28 @@ class MetricsFile:
 
     def __init__(self, path: Path, step: int, *, writes: bool = True):
         self.path, self._writes = path, writes
-        if not writes:
-            return
-        kept = [row for row in read_metrics(path) if row["step"] <= step]
-        temporary = path.with_suffix(".partial")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(temporary, path)
+        self._held: list[str] | None = None
+        if writes:
+            kept = [json.dumps(row) for row in read_metrics(path) if row["step"] <= step]
+            self._write(kept)
+            self._held = None if paths.is_local(path) else kept
 
     def append(self, row: dict[str, Any]) -> None:
         """Writes one row; arrays become numbers and lists."""
-        if self._writes:
+        line = json.dumps(_plain(row))
+        if self._held is not None:
+            self._held.append(line)
+        elif self._writes:
             with self.path.open("a") as file:
-                file.write(json.dumps(_plain(row)) + "\n")
+                file.write(line + "\n")
+
+    def flush(self) -> None:
+        """Makes sure that all rows are in the file, before a checkpoint says that they are."""
+        if self._held is not None:
+            self._write(self._held)
+
+    def _write(self, lines: list[str]) -> None:
+        paths.write_whole(self.path, "".join(line + "\n" for line in lines).encode())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxdenoise import paths
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, determining, digest, from_dict, to_dict
 
@@ -147,7 +148,7 @@ def open_run(path: str | Path) -> tuple[RunDirectory, str, Experiment]:
     Raises:
       UserError: the path holds no run.
     """
-    run = RunDirectory(Path(path))
+    run = RunDirectory(paths.as_path(path))
     saved = run.saved()
     return run, saved["name"], from_dict(saved["experiment"])
 
@@ -161,10 +162,8 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside its place, then moves it there: whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    partial.replace(path)
+    """Writes JSON, whole or not at all."""
+    paths.write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _known_runs() -> str:
