@@ -72,7 +72,7 @@ def attend(
     logits = _joined(parts)
     if bias is not None:
         logits = _add_bias(logits, bias)
-    logits = jnp.where(seen, logits, HIDDEN_LOGIT)
+    logits = _hide(logits, seen)
     largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, initial=HIDDEN_LOGIT / 2))
     weights = jnp.exp(logits - largest[..., None])
     total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -82,6 +82,23 @@ def attend(
         shares = jnp.split(shares[0], np.cumsum([v.shape[1] for v in values])[:-1], axis=-1)
     summed = [jnp.einsum("hqk,hkd->hqd", w, v) for w, v in zip(shares, values, strict=True)]
     return (sum(summed[1:], summed[0]).astype(total.dtype) / total).astype(query.dtype), largest
+
+
+@jax.custom_jvp
+def _hide(
+    logits: Float[AnyArray, "H Tq Tk"], seen: Bool[AnyArray, "Tq Tk"]
+) -> Float[AnyArray, "H Tq Tk"]:
+    """The logits, far below all others where the key is not seen.
+
+    A key that is not seen weighs nothing, so the gradient that arrives here is 0 there already: it
+    is passed on as it is.
+    """
+    return jnp.where(seen, logits, HIDDEN_LOGIT)
+
+
+@_hide.defjvp
+def _hide_jvp(primals: tuple, tangents: tuple) -> tuple[AnyArray, AnyArray]:
+    return _hide(*primals), tangents[0]
 
 
 @jax.custom_batching.custom_vmap
