@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from jaxdenoise.commands.console import make_console
@@ -62,10 +61,12 @@ def run_against(flags: dict[str, list[str]], output: str | None) -> int:
     for column in table.columns[1:]:
         column.justify = "right"
     with console.status("compiling"):
-        for beside in steps:
+        for number, beside in enumerate(steps):
+            if not number:
+                console.print(_counted(beside))
             found["steps"][beside.peer] = beside.summary()
             _add(table, beside)
-    _print(console, table, beside)
+    console.print(table)
     if output:
         write_json(Path(output), found)
     return 0
@@ -100,11 +101,10 @@ def _add(table: Table, beside: Any) -> None:
     table.add_row(beside.peer, f"{theirs:,.0f}", f"{ours:,.0f}", ratio)
 
 
-def _print(console: Console, table: Table, beside: Any) -> None:
+def _counted(beside: Any) -> str:
     inputs, targets = beside.tokens
     theirs, ours = beside.parameters
-    console.print(
-        f"{inputs:,} + {targets:,} tokens a step, padding not counted; {ours:,} parameters"
-        + ("" if ours == theirs else f", theirs {theirs:,}")
+    others = "" if ours == theirs else f", theirs {theirs:,}"
+    return (
+        f"{inputs:,} + {targets:,} tokens a step, padding not counted; {ours:,} parameters{others}"
     )
-    console.print(table)
