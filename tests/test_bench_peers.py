@@ -28,7 +28,7 @@ TINY = {
 }
 MISSING = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
 needs_peer = pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} not installed")
-pytestmark = pytest.mark.filterwarnings("ignore")  # what PyTorch and transformers warn of
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # PyTorch warns of itself
 
 
 @needs_peer

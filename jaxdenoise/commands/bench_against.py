@@ -104,7 +104,5 @@ def _add(table: Table, beside: Any) -> None:
 def _counted(beside: Any) -> str:
     inputs, targets = beside.tokens
     theirs, ours = beside.parameters
-    others = "" if ours == theirs else f", theirs {theirs:,}"
-    return (
-        f"{inputs:,} + {targets:,} tokens a step, padding not counted; {ours:,} parameters{others}"
-    )
+    counts = f"{inputs:,} + {targets:,} tokens a step, padding not counted; {ours:,} parameters"
+    return counts + ("" if ours == theirs else f", theirs {theirs:,}")
