@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdenoise.arrays import Rows
-from jaxdenoise.costs.chips import GIB, Chip, check_topology
+from jaxdenoise.costs.chips import Chip, check_topology
 from jaxdenoise.costs.flops import Positions, model_flops, text_flops
 from jaxdenoise.costs.program import Costs, program_costs
 from jaxdenoise.costs.roofline import Memory
@@ -32,8 +32,14 @@ QUIET = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_MIN_LOG_LEVEL": "4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-"""So that the TPU's compiler does not look for a TPU."""
+"""So that the TPU's compiler looks for no TPU, and does not mind who else uses one."""
+_TOO_MUCH = (
+    r"[Ee]xceeded hbm capacity by (?P<excess>[\d.]+[KMGT])",
+    r"\((?P<wanted>[\d.]+[KMGT])\) exceeds available HBM \((?P<there>[\d.]+[KMGT])\)",
+)
+"""What a TPU's compiler says where memory does not suffice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +203,13 @@ def _on_a_device(shapes: Any) -> int:
 
 def _excess(error: Exception) -> float:
     """Bytes too many, from what the compiler says; raises the error again if it is another."""
-    found = re.search(r"[Ee]xceeded hbm capacity by ([\d.]+)([KMG])", str(error))
-    if found is None:
+    found = [match for text in _TOO_MUCH if (match := re.search(text, str(error)))]
+    if not found:
         raise error
-    return float(found[1]) * {"K": 2**10, "M": 2**20, "G": GIB}[found[2]]
+    sizes = {name: _bytes(size) for name, size in found[0].groupdict().items()}
+    return sizes.get("excess") or sizes["wanted"] - sizes["there"]
+
+
+def _bytes(size: str) -> float:
+    """Of such as "4.38G"."""
+    return float(size[:-1]) * 2 ** (10 * (1 + "KMGT".index(size[-1])))

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 
+import jax
 import pytest
 
 from jaxdenoise.cli import main
@@ -20,6 +21,12 @@ from jaxdenoise.training.setup import build, plan, state_shapes
 
 SMALL = ["--model.width", "64", "--model.mlp-width", "128", "--optimizer.name", "adamw"]
 SMALL += ["--model.encoder-layers", "1", "--model.decoder-layers", "1"]
+
+
+@pytest.fixture(autouse=True)
+def begun():
+    """JAX has begun with eight devices."""
+    assert len(jax.devices()) == 8
 
 
 def on_mesh(experiment, **fields):
@@ -89,8 +96,6 @@ def test_the_shapes_are_those_of_a_run(tiny, packing):
 
 
 def assert_same_shapes(made, wanted):
-    import jax
-
     assert jax.tree.structure(made) == jax.tree.structure(wanted)
     for one, other in zip(jax.tree.leaves(made), jax.tree.leaves(wanted), strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
@@ -125,8 +130,6 @@ def parts(experiment):
 
 
 def leaves(tree):
-    import jax
-
     return jax.tree.leaves(tree)
 
 
@@ -202,10 +205,20 @@ def test_what_does_not_fit_has_a_status_of_its_own(fields, says, capsys, monkeyp
     assert "--training.mesh.fsdp 4" in out
 
 
-def test_how_much_too_much_from_the_compilers_own_words():
-    said = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory "
-    said += "space hbm. Used 20.13G of 15.75G hbm. Exceeded hbm capacity by 4.38G.\n\nTotal hbm"
-    assert compiled._excess(RuntimeError(said)) == 4.38 * GIB
+@pytest.mark.parametrize(
+    ("said", "excess"),
+    [
+        ("Ran out of memory. Used 20.13G of 15.75G hbm. Exceeded hbm capacity by 4.38G.", 4.38),
+        (
+            "E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (33.78G) exceeds available HBM (15.75G). HLO module: jit_step.",
+            18.03,
+        ),
+    ],
+)
+def test_how_much_too_much_in_the_compilers_own_words(said, excess):
+    found = compiled._excess(RuntimeError(f"RESOURCE_EXHAUSTED: {said}"))
+    assert found == pytest.approx(excess * GIB)
     with pytest.raises(RuntimeError, match="INTERNAL"):
         compiled._excess(RuntimeError("INTERNAL: something else"))
 
