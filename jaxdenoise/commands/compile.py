@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ def run(args: Sequence[str]) -> int:
     )
     experiment = override(experiment, flags)
     if topology is not None:
-        check_topology(topology)  # before JAX is loaded
+        _check_slice(experiment, topology)
     found = _compile(experiment, topology, number)
     console = make_console()
     figures = {"experiment": name, "topology": topology, **found}
@@ -63,6 +64,17 @@ def run(args: Sequence[str]) -> int:
     if output is not None:
         write_json(Path(output), figures)
     return DOES_NOT_FIT if figures["fits"] is False else 0
+
+
+def _check_slice(experiment: Experiment, topology: str) -> None:
+    """Raises `UserError` if the experiment cannot use such a slice; before JAX is loaded."""
+    chips, training = math.prod(check_topology(topology)[1]), experiment.training
+    require(
+        training.backend != "single" or chips == 1,
+        f"training.backend is single, which uses one of the {chips} chips of {topology}; say "
+        "--training.backend mesh",
+    )
+    training.check_devices(chips, processes=1)
 
 
 def _compile(experiment: Experiment, topology: str | None, number: str | None) -> dict[str, Any]:

@@ -143,6 +143,11 @@ def leaves(tree):
         (["--devices", "999"], "has begun with 8"),
         (["--topology", "v5e:3x7"], "slices of v5e are v5e:1x1, v5e:2x2"),
         (["--topology", "v7:2x2"], "unknown TPU 'v7'"),
+        (["--topology", "v5e:2x2"], "uses one of the 4 chips of v5e:2x2"),
+        (
+            ["--topology", "v5e:2x2", "--training.backend", "pmap", "--training.batch-size", "6"],
+            "training.batch_size is 6, which 4 devices do not divide",
+        ),
         (["--devices", "8", "--training.mesh.fsdp", "4"], "--training.backend mesh"),
         (
             ["--devices", "8", "--training.backend", "mesh", "--training.mesh.fsdp", "3"],
@@ -164,7 +169,7 @@ def test_what_bad_input_gets(args, message, capsys):
 
 def test_without_the_compiler_of_tpus_it_says_how_to_get_it(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert main(["compile", "quickstart", "--topology", "v5e:2x2"]) == 2
+    assert main(["compile", "quickstart", "--topology", "v5e:1x1"]) == 2
     assert "pip install 'jaxdenoise[tpu]'" in capsys.readouterr().err
 
 
@@ -199,7 +204,8 @@ def test_what_does_not_fit_has_a_status_of_its_own(fields, says, capsys, monkeyp
     step = dataclasses.replace(STEP, **fields)
     monkeypatch.setattr(compiled, "topology_devices", lambda name: (TPUS["v5e"], cpu_devices("4")))
     monkeypatch.setattr(compiled, "compile_step", lambda plan, devices: step)
-    assert main(["compile", "quickstart", "--topology", "v5e:2x2", *SMALL]) == 1
+    args = ["--topology", "v5e:2x2", "--training.backend", "mesh"]
+    assert main(["compile", "quickstart", *args, *SMALL]) == 1
     out = capsys.readouterr().out
     assert says in " ".join(out.split())
     assert "--training.mesh.fsdp 4" in out
