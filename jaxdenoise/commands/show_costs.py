@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -62,10 +63,8 @@ def summary(step: CompiledStep, experiment: Experiment, chip: Chip | None) -> di
             text += f" for a {chip.name}, says its compiler"
         figures |= {"fits": fits, "verdict": text}
         if not fits:
-            fsdp = training.mesh.fsdp if training.backend == "mesh" else 1
             rest = int(peak) - state
-            args = (state, rest, experiment.model, training, step.devices, fsdp)
-            figures["advice"] = advice(*args)
+            figures["advice"] = advice(state, rest, experiment.model, training, step.devices)
     return figures
 
 
@@ -95,16 +94,18 @@ def print_costs(figures: Mapping[str, Any], console: Console) -> None:
     cut = figures["backend"] if mesh is None else ", ".join(f"{k} {n}" for k, n in mesh.items())
     computed = figures["positions"]["computed"]
     console.print(f"{figures['experiment']} on {place}: {cut}")
+    parts = figures["micro_batches"]
+    in_parts = f" in {parts} micro-batches" if parts > 1 else ""
     console.print(
-        f"batch {figures['batch_size']} in {figures['micro_batches']} parts, positions "
-        f"{computed['encoder']} + {computed['decoder']}, remat {figures['remat']}, "
-        f"{figures['compute_dtype']}; compiled in {figures['seconds_to_compile']:.0f} s"
+        f"batch {figures['batch_size']}{in_parts}, positions {computed['encoder']} + "
+        f"{computed['decoder']}, {figures['compute_dtype']}, remat {figures['remat']}"
     )
+    console.print(f"compiled in {figures['seconds_to_compile']:.0f} s", style="dim")
     sizes = figures["bytes"]
     _table(
         console,
-        "memory a device, GiB",
-        {name: f"{size / GIB:.2f}" for name, size in sizes.items()},
+        "memory a device",
+        {name: _size(size) for name, size in sizes.items()},
     )
     flops = figures["flops"]
     rows = {"model": f"{flops['model']:.3e}", "text alone": f"{flops['text']:.3e}"}
@@ -122,8 +123,8 @@ def _print_program(figures: Mapping[str, Any], console: Console) -> None:
     """What the program sends, and how long it takes at least."""
     if "collectives" in figures:
         sent = figures["collectives"]["sent"]
-        kinds = {kind: f"{size / GIB:.3f}" for kind, size in sent.items()}
-        _table(console, "sent a step and device, GiB", kinds or {"nothing": ""})
+        kinds = {kind: _size(size) for kind, size in sent.items()}
+        _table(console, "sent by a device in a step", kinds or {"nothing": ""})
     for name, calls in figures.get("not_looked_into", {}).items():
         console.print(f"{calls} calls of {name} are not looked into", style="dim")
     if figures.get("loops_of_unknown_length"):
@@ -137,6 +138,14 @@ def _print_program(figures: Mapping[str, Any], console: Console) -> None:
             f"{roof['bound']}; MFU {mfu['at_least']:.0%} to {mfu['at_most']:.0%}"
         )
         console.print("assumed: " + "; ".join(figures["assumptions"]), style="dim")
+
+
+def _size(size: float) -> str:
+    """Bytes, with three digits."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(int(math.log(max(size, 1), 1024)), len(units) - 1)
+    value = size / 1024**power
+    return f"{value:.3g} {units[power]}" if value < 1000 else f"{value:.0f} {units[power]}"
 
 
 def _table(console: Console, title: str, rows: Mapping[str, str]) -> None:

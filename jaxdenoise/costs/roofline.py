@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -114,7 +115,7 @@ def verdict(memory: int, chip: Chip) -> tuple[bool, str]:
 
 
 def advice(
-    state: int, rest: int, model: ModelConfig, training: TrainingConfig, devices: int, fsdp: int
+    state: int, rest: int, model: ModelConfig, training: TrainingConfig, devices: int
 ) -> list[str]:
     """Which settings to change where a step does not fit, the cheapest in time first.
 
@@ -122,22 +123,26 @@ def advice(
       state: bytes of parameters and optimizer state on a device.
       rest: of everything else.
       model: of the experiment.
-      training: of the experiment.
+      training: of the experiment; its batch goes evenly into the devices.
       devices: in all.
-      fsdp: over how many of them parameters are spread.
     """
-    found = []
-    rows = training.batch_size // devices
-    if fsdp < devices and state > rest / 4:
-        found.append(f"--training.mesh.fsdp {devices}: parameters and optimizer over all devices")
+    on_mesh = training.backend == "mesh"
+    data, fsdp, _ = training.mesh.sizes(devices) if on_mesh else (devices, 1, 1)
+    groups = data * fsdp if training.backend != "single" else 1
+    rows, parts = training.batch_size // groups, training.micro_batches
+    most, found = math.gcd(groups, model.width), []
+    if most > fsdp and state > rest / 4:
+        flags = f"--training.mesh.fsdp {most}"
+        flags = flags if on_mesh else f"--training.backend mesh {flags}"
+        found.append(f"{flags}: parameters and optimizer over {most} devices")
     if model.compute_dtype == "float32":
         found.append("--model.compute-dtype bfloat16: activations of half the size")
-    if rows > training.micro_batches:
-        parts = 2 * training.micro_batches
-        found.append(f"--training.micro-batches {parts}: half the rows at a time")
+    if rows % (2 * parts) == 0:
+        found.append(f"--training.micro-batches {2 * parts}: half the rows at a time")
     if model.remat != "full":
-        stronger = "dots" if model.remat == "none" else "full"
-        found.append(f"--model.remat {stronger}: keep less for the backward pass")
-    if rows > 1:
-        found.append(f"--training.batch-size {training.batch_size // 2}: fewer rows a device")
+        more = "dots" if model.remat == "none" else "full"
+        found.append(f"--model.remat {more}: keep less for the backward pass")
+    if rows % (2 * parts) == 0:
+        half = training.batch_size // 2
+        found.append(f"--training.batch-size {half}: fewer rows a device")
     return found or ["a larger slice, or chips with more memory"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxdenoise.config import ModelConfig, TrainingConfig
+from jaxdenoise.config import MeshConfig, ModelConfig, TrainingConfig
 from jaxdenoise.costs.chips import GIB, GPUS, TPUS, check_topology, chip_of
 from jaxdenoise.costs.collectives import Collective
 from jaxdenoise.costs.program import Costs
@@ -67,19 +67,23 @@ def test_what_fits():
     assert not fits and "1.0 GiB too much" in says
 
 
+def flags(found: list[str]) -> list[str]:
+    return [line.split(":")[0] for line in found]
+
+
 def test_advice_names_flags_that_change_something():
-    model, training = ModelConfig(), TrainingConfig(batch_size=64, micro_batches=2)
-    found = advice(8, 8, model, training, devices=8, fsdp=1)
-    flags = [line.split(":")[0] for line in found]
-    assert flags == [
-        "--training.mesh.fsdp 8",
+    training = TrainingConfig(backend="pmap", batch_size=64, micro_batches=2)
+    assert flags(advice(8, 8, ModelConfig(), training, devices=8)) == [
+        "--training.backend mesh --training.mesh.fsdp 8",
         "--model.compute-dtype bfloat16",
         "--training.micro-batches 4",
         "--model.remat dots",
         "--training.batch-size 32",
     ]
-    model = ModelConfig(compute_dtype="bfloat16", remat="full")
-    training = TrainingConfig(batch_size=8)
-    assert advice(8, 8, model, training, devices=8, fsdp=8) == [
-        "a larger slice, or chips with more memory"
-    ]
+    model = ModelConfig(compute_dtype="bfloat16", remat="full", width=24)
+    mesh = MeshConfig(fsdp=2, tensor=2)
+    training = TrainingConfig(backend="mesh", mesh=mesh, batch_size=16)
+    found = advice(8, 8, model, training, devices=32)  # 16 groups; 8 of them divide 24
+    assert flags(found) == ["--training.mesh.fsdp 8"]
+    found = advice(1, 8, model, training, devices=32)
+    assert found == ["a larger slice, or chips with more memory"]
