@@ -252,7 +252,8 @@ class Rows:
       tokens: raw tokens, padded at the end.
       lengths: real tokens of each row.
       example_ids: which row of the corpus it is; with the epoch, the identity of its randomness.
-      epochs: how often the row has been seen before.
+      epochs: how often the row has been seen before; the corpora of a mixture count on from numbers
+        of their own.
       places: how many rows the run has had before it; None for the example ids.
       pieces: of packed rows; None where a row is one example.
       seed: of the experiment, the same for all rows of a run.

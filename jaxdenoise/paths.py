@@ -6,10 +6,12 @@ needs a file on this machine, to map it or for a library that reads no other, wo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -53,6 +55,21 @@ def as_path(address: str | Path) -> Path:
 def is_local(path: Path) -> bool:
     """Whether a path of `as_path` is of this machine."""
     return isinstance(path, Path)
+
+
+@contextlib.contextmanager
+def reaching(path: Path) -> Iterator[None]:
+    """Says in a line that a path elsewhere cannot be reached, whatever its file system raises."""
+    try:
+        yield
+    except Exception as error:  # of the network, of credentials, of any library
+        if is_local(path) or isinstance(error, UserError):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"'{path}' cannot be reached ({reason}); check the address, the network and who you "
+            "are to it"
+        ) from error
 
 
 def version(path: Path) -> str:

@@ -134,6 +134,20 @@ def test_what_cannot_be_opened_is_said(monkeypatch):
         files.find_files(("memory://none/*.txt",))
 
 
+def test_what_cannot_be_reached_is_said_in_a_line(elsewhere, folder, monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("no credentials\nat all")
+
+    for name in ("info", "exists", "isfile"):
+        monkeypatch.setattr(MemoryFileSystem, name, refuse)
+    with pytest.raises(UserError, match=r"^'memory://.*' cannot be reached \(no credentials\);"):
+        files.find_files((f"{elsewhere}/texts/a.txt",))
+    with pytest.raises(UserError, match="manifest.json' cannot be reached"):
+        prepare(config(f"{folder}/*"), cache=paths.as_path(elsewhere))
+
+
 def test_the_cache_may_be_an_address(monkeypatch, local, tmp_path):
     monkeypatch.setenv("JAXDENOISE_CACHE", "memory://cache")
     assert str(cache_directory()) == "memory://cache"

@@ -66,7 +66,8 @@ class DataConfig:
       corpus: an embedded corpus by name, or a Hugging Face dataset, such as
         `hf:allenai/c4?config=en&split=train`; not used when `files` are given.
       files: paths, globs or addresses (gs://…) of .txt, .jsonl, .parquet and .array_record files.
-      mixture: instead of the two, several corpora with their weights: names, paths or globs.
+      mixture: instead of the two, several corpora, each a name, path or glob with its weight: its
+        share of the rows, in every block of rows exactly. Each has epochs of its own.
       field: the text's field in records.
       documents: what a document is in a .txt file; paragraphs are parted by blank lines.
       bad_records: refuse a corpus with records that cannot be read, or skip and count them.

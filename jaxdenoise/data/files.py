@@ -17,7 +17,7 @@ from jaxdenoise.data.records import (
     open_parquet,
 )
 from jaxdenoise.errors import UserError, require
-from jaxdenoise.paths import as_path, is_local, version
+from jaxdenoise.paths import as_path, is_local, reaching, version
 
 SUFFIXES = tuple(READERS)
 PART_BYTES = 1 << 26  # what a worker reads at a time, and what becomes one shard
@@ -53,6 +53,11 @@ def find_files(patterns: tuple[str, ...], who: str = "data.files:") -> list[Path
 
 def _matches(pattern: str) -> list[Path]:
     path = as_path(pattern)
+    with reaching(path):
+        return _files(path)
+
+
+def _files(path: Path) -> list[Path]:
     if path.is_file():  # a name may hold a glob's own signs
         return [path]
     if is_local(path):

@@ -39,7 +39,7 @@ from jaxdenoise.data.shards import (
     shard_name,
 )
 from jaxdenoise.errors import UserError
-from jaxdenoise.paths import as_path, is_local, local_cache, upload, write_whole
+from jaxdenoise.paths import as_path, is_local, local_cache, reaching, upload, write_whole
 from jaxdenoise.tokenizer import Tokenizer, read_tokenizer, train_tokenizer
 
 FORMAT = 3
@@ -162,7 +162,9 @@ def _prepare(divided: Divided, config: DataConfig, cache: Path, console: Console
     digest = _digest(identity)
     place = cache / "stores" / f"{divided.corpus.name}-{digest}"
     manifest = place / "manifest.json"
-    if not manifest.exists():
+    with reaching(manifest):
+        there = manifest.exists()
+    if not there:
         local = place if is_local(place) else local_cache() / "stores" / place.name
         building = local.with_name(f".{place.name}")
         named = {"identity": identity, "identity_digest": digest}
