@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.table import Table
 
 from jaxdenoise.commands.console import make_console
@@ -14,6 +15,9 @@ from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.experiment import Experiment, experiments, override
 from jaxdenoise.flags import take_single
 from jaxdenoise.training.run_directory import write_json
+
+if TYPE_CHECKING:
+    from jaxdenoise.bench.peers import Beside
 
 PEERS = ("transformers",)
 ROUNDS = 9
@@ -33,6 +37,7 @@ def compared() -> Experiment:
             activation="relu",
             gated=False,
             tied_embeddings=True,
+            scan_unroll=4,  # PyTorch's layers are no loop either
         ),
         training=TrainingConfig(batch_size=8),
     )
@@ -54,21 +59,15 @@ def run_against(flags: dict[str, list[str]], output: str | None) -> int:
 
     steps = peers.steps_beside_transformers(experiment, rounds)
     console = make_console()
-    found = {"machine": f"{machine()}; {peers.versions()}", "steps": {}}
-    console.print(found["machine"])
+    described = f"{machine()}; {peers.versions()}"
+    console.print(described)
     console.print(_work(experiment))
-    table = Table("PyTorch", "tokens/s", "ours", "ours is faster", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    with console.status("compiling"):
-        for number, beside in enumerate(steps):
-            if not number:
-                console.print(_counted(beside))
-            found["steps"][beside.peer] = beside.summary()
-            _add(table, beside)
-    console.print(table)
+    with console.status("compiling and timing"):
+        found = list(steps)
+    _print(console, found)
     if output:
-        write_json(Path(output), found)
+        summaries = {beside.peer: beside.summary() for beside in found}
+        write_json(Path(output), {"machine": described, "steps": summaries})
     return 0
 
 
@@ -94,15 +93,17 @@ def _work(experiment: Experiment) -> str:
     )
 
 
-def _add(table: Table, beside: Any) -> None:
-    theirs, ours = beside.speeds
-    low, high = beside.times.spread
-    ratio = f"{beside.times.ratio:.2f} ({low:.2f} to {high:.2f})"
-    table.add_row(beside.peer, f"{theirs:,.0f}", f"{ours:,.0f}", ratio)
-
-
-def _counted(beside: Any) -> str:
-    inputs, targets = beside.tokens
-    theirs, ours = beside.parameters
-    counts = f"{inputs:,} + {targets:,} tokens a step, padding not counted; {ours:,} parameters"
-    return counts + ("" if ours == theirs else f", theirs {theirs:,}")
+def _print(console: Console, found: list[Beside]) -> None:
+    (inputs, targets), (theirs, ours) = found[0].tokens, found[0].parameters
+    console.print(
+        f"{inputs:,} + {targets:,} tokens a step, padding not counted; {ours:,} parameters"
+        + ("" if ours == theirs else f", theirs {theirs:,}")
+    )
+    table = Table("PyTorch", "tokens/s", "ours", "ours is faster", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for beside in found:
+        low, high = beside.times.spread
+        ratio = f"{beside.times.ratio:.2f} times ({low:.2f} to {high:.2f})"
+        table.add_row(beside.peer, *(f"{speed:,.0f}" for speed in beside.speeds), ratio)
+    console.print(table)

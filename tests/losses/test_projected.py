@@ -9,6 +9,7 @@ import jaxdenoise as jd
 from jaxdenoise import losses
 from jaxdenoise.errors import UserError
 from jaxdenoise.losses import loss_terms, projected_terms, projected_values
+from jaxdenoise.losses.per_token import token_values
 from tests.model.test_transformer import assert_gradients_agree
 
 ROWS, LENGTH, WIDTH, SIZE = 3, 7, 5, 11
@@ -221,3 +222,14 @@ def test_a_chunk_of_nothing_is_refused():
     hidden, projection, targets, weights = random_case("float32")
     with pytest.raises(UserError, match="chunk is 0; it must be at least 1"):
         projected_terms(hidden, projection, targets, weights, chunk=0)
+
+
+@pytest.mark.parametrize("target", [-1, 0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "logits", [[0.0, 0.0, 0.0], [1.0, 2.0, 2.0], [2.0, 1.0, 2.0], [np.nan, 1.0, 0.0]]
+)
+def test_the_likeliest_id_is_the_first_of_the_largest(logits, target):
+    """As argmax has it, ties and ids outside the vocabulary too; NaN predicts nothing."""
+    found = token_values(jnp.array([logits]), jnp.array([target])).correct
+    expected = np.argmax(logits) == target and not np.isnan(logits).any()
+    assert bool(found[0]) == expected
