@@ -166,7 +166,7 @@ def sample_rows(plan: Plan) -> Rows:
     tokens = stand_in_tokens(plan.objective.vocab, SAMPLE, length)
     starts = np.arange(SAMPLE) * length
     documents = np.stack([starts, np.full(SAMPLE, length)], axis=1)
-    return batches_of(plan, tokens, lambda: documents).take(range(SAMPLE))
+    return batches_of(plan, tokens, documents).take(range(SAMPLE))
 
 
 def count_positions(objective: Objective, rows: Rows, stack: str) -> tuple[Positions, Positions]:
