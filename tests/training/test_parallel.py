@@ -195,3 +195,57 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_nearest_size
         parallel.check_devices(training("pmap", batch_size=4))
     with pytest.raises(UserError, match="8 devices × 2 micro-batches do not divide; give 16 or 32"):
         parallel.check_devices(training("pmap", batch_size=24, micro_batches=2))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        (MeshConfig(fsdp=3), "fsdp 3 × tensor 1, which does not divide the 8 devices"),
+        (
+            MeshConfig(data=2, fsdp=2),
+            "data 2 × fsdp 2 × tensor 1, which makes 4, not the 8 devices",
+        ),
+    ],
+)
+def test_a_mesh_that_is_not_the_devices_is_refused(mesh, message):
+    with pytest.raises(UserError, match=message):
+        parallel.check_devices(jd.TrainingConfig(backend="mesh", mesh=mesh))
+
+
+def test_a_mesh_without_its_backend_is_refused():
+    with pytest.raises(UserError, match="training.mesh is given, but training.backend is pmap"):
+        jd.TrainingConfig(backend="pmap", mesh=MeshConfig(fsdp=2))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "fields", "message"),
+    [
+        (MeshConfig(fsdp=8), {"width": 20}, "model.width is 20, which training.mesh.fsdp 8 does"),
+        (MeshConfig(tensor=4), {}, "model.heads is 2, which training.mesh.tensor 4 does not"),
+        (MeshConfig(tensor=2), {"key_value_heads": 1}, "model.key_value_heads is 1, which"),
+        (MeshConfig(tensor=2), {"mlp_width": 33}, "model.mlp_width is 33, which"),
+    ],
+)
+def test_a_mesh_that_does_not_divide_the_model_is_refused(model, mesh, fields, message):
+    config = dataclasses.replace(model.config, **fields)
+    with pytest.raises(UserError, match=message):
+        parallel.make_backend(
+            jd.TrainingConfig(backend="mesh", mesh=mesh), Model(config, model.vocab_size)
+        )
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "muon"])
+def test_a_state_takes_an_eighth_of_the_memory_under_fsdp(model, optimizer):
+    config = dataclasses.replace(model.config, positions="rotary", width=64, mlp_width=128)
+    model = Model(config, model.vocab_size)
+    tx = jd.build_optimizer(jd.OptimizerConfig(name=optimizer), 10)
+    state = jax.eval_shape(lambda: init(jax.random.key(0), model, tx))
+    layout = parallel.make_backend(training("fsdp"), model).layout(state)
+
+    def numbers(shapes, own):
+        return sum(int(np.prod(own(x))) for x in jax.tree.leaves(shapes))
+
+    for part in ("params", "opt_state"):
+        whole = numbers(getattr(state, part), lambda x: x.shape)
+        mine = numbers(getattr(layout, part), lambda x: x.sharding.shard_shape(x.shape))
+        assert 1 / 8 <= mine / whole < 1.01 / 8, part

@@ -313,3 +313,12 @@ def test_every_setting_of_the_step_reaches_it(tiny, monkeypatch):
     np.testing.assert_allclose(
         loss(logits, target), losses.smoothed_cross_entropy(0.25)(logits, target)
     )
+
+
+@pytest.mark.slow
+def test_chosen_steps_are_traced(tiny, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    train(build(tiny), "tiny", run, QUIET, profile=range(3, 5))
+    [trace] = run.profile.rglob("*.xplane.pb")
+    assert trace.stat().st_size > 0
+    assert run.results.exists()
