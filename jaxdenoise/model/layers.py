@@ -62,13 +62,15 @@ def _dense(axes: Axes) -> Callable[[AnyArray, AnyArray], jax.Array]:
     return dense
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Array:
+def _multiply(x: jax.Array, kernel: jax.Array, axes: Axes) -> jax.Array:
     return x @ gathered(kernel.astype(x.dtype), axes)
 
 
+_product = jax.custom_vjp(_multiply, nondiff_argnums=(2,))
+
+
 def _product_forward(x: jax.Array, kernel: jax.Array, axes: Axes) -> tuple[jax.Array, Any]:
-    return _product(x, kernel, axes), (x, kernel)
+    return _multiply(x, kernel, axes), (x, kernel)  # plainly: remat policies look for products
 
 
 def _product_backward(axes: Axes, kept: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:

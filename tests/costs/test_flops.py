@@ -74,6 +74,14 @@ def test_remat_is_no_work_of_the_model():
     assert traced(again, batch) > 1.2 * traced(config, batch)
 
 
+def test_dots_computes_no_product_with_a_matrix_again():
+    plain, dots = (ModelConfig(**SHAPE, remat=remat) for remat in ("none", "dots"))
+    batch = batch_of("encoder_decoder", PREDICTED)
+    positions = positions_of("encoder_decoder", PREDICTED)
+    attention = ROWS * model_flops(plain, IDS, positions).attention
+    assert 0 < traced(dots, batch) - traced(plain, batch) <= attention / 3
+
+
 def test_text_counts_parameters_times_tokens():
     config = ModelConfig(**SHAPE)
     text = Positions(encoder=10, decoder=6, predicted=6)
