@@ -159,33 +159,39 @@ def load_tokenizer(source: str | Path, **fields: Any) -> Tokenizer:
 def _prepare(divided: Divided, config: DataConfig, cache: Path, console: Console) -> TokenStore:
     """The store of one corpus."""
     identity = _identity(config, divided.corpus)
-    digest = _digest(identity)
-    place = cache / "stores" / f"{divided.corpus.name}-{digest}"
+    named = {"identity": identity, "identity_digest": _digest(identity)}
+    place = cache / "stores" / f"{divided.corpus.name}-{named['identity_digest']}"
     manifest = place / "manifest.json"
     with reaching(manifest):
         there = manifest.exists()
     if not there:
-        local = place if is_local(place) else local_cache() / "stores" / place.name
-        building = local.with_name(f".{place.name}")
-        named = {"identity": identity, "identity_digest": digest}
-
-        def make_tokenizer() -> Tokenizer:
-            if config.tokenizer is not None:
-                return read_tokenizer(config.tokenizer)
-            return _trained(config, divided.training_texts())
-
-        try:
-            build(building, divided, make_tokenizer, named, config.workers, console)
-            _move(building, place)
-        except (UserError, OSError) as error:
-            there = manifest.exists()  # another process was faster: take its store
-            if there or (isinstance(error, UserError) and not isinstance(error, WorkerDied)):
-                shutil.rmtree(building, ignore_errors=True)
-            if not there:
-                raise
-        for leftover in place.glob(".*"):  # of a build that was killed, or of another's
-            leftover.unlink(missing_ok=True)
+        _build(place, divided, config, named, console)
     return TokenStore(place, json.loads(manifest.read_text("utf-8")))
+
+
+def _build(
+    place: Path, divided: Divided, config: DataConfig, named: dict[str, Any], console: Console
+) -> None:
+    """Builds a store beside its place, or on this machine, and moves it there."""
+    local = place if is_local(place) else local_cache() / "stores" / place.name
+    building = local.with_name(f".{place.name}")
+
+    def make_tokenizer() -> Tokenizer:
+        if config.tokenizer is not None:
+            return read_tokenizer(config.tokenizer)
+        return _trained(config, divided.training_texts())
+
+    try:
+        build(building, divided, make_tokenizer, named, config.workers, console)
+        _move(building, place)
+    except (UserError, OSError) as error:
+        there = (place / "manifest.json").exists()  # another process was faster: take its store
+        if there or (isinstance(error, UserError) and not isinstance(error, WorkerDied)):
+            shutil.rmtree(building, ignore_errors=True)
+        if not there:
+            raise
+    for leftover in place.glob(".*"):  # of a build that was killed, or of another's
+        leftover.unlink(missing_ok=True)
 
 
 def _move(building: Path, place: Path) -> None:
