@@ -290,12 +290,13 @@ def write_shards(shards: list[Shard], tokenizer: str, workers: int) -> Iterator[
       tokenizer: as JSON.
       workers: processes of one thread each; 1 for this one alone, whose encoding has threads.
     """
-    if workers == 1 or not shards:
+    workers = min(workers, len(shards))
+    if workers <= 1:
         opened = parse_tokenizer(tokenizer, "the store's")
         yield from (shard.write(opened) for shard in shards)
         return
     pool = ProcessPoolExecutor(
-        min(workers, len(shards)),
+        workers,
         mp_context=multiprocessing.get_context("spawn"),  # a fork of JAX's threads may hang
         initializer=_start_worker,
         initargs=(tokenizer,),

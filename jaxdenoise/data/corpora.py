@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,20 @@ class Part(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """All documents of a corpus that is not cut, from a function for (name, text)."""
+
+    documents: Callable[[], Iterable[tuple[str, str]]]
+
+    def read(self, on_bad: OnBad) -> Iterator[str]:
+        del on_bad
+        return (text for _, text in self.documents())
+
+    def __repr__(self) -> str:
+        return "all documents"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """Documents that can be read again and again, always in the same order.
@@ -29,34 +43,28 @@ class Corpus:
     Attributes:
       name: for display and for the store's folder.
       fingerprint: what identifies the content; another fingerprint is another corpus.
-      parts: cuts it into parts, which depend on nothing but the content.
-      size: bytes of its files; 0 for what is not read from files, which is small.
+      documents: yields (name, text); of a small corpus, which is one part.
+      cut: of a larger one, gives its parts, which depend on nothing but the content.
+      size: bytes of its files; 0 for what is small.
     """
 
     name: str
     fingerprint: Mapping[str, str]
-    parts: Callable[[], Sequence[Part]]
+    documents: Callable[[], Iterable[tuple[str, str]]] = tuple
+    cut: Callable[[], Sequence[Part]] | None = None
     size: int = 0
 
-    def documents(self, on_bad: OnBad) -> Iterator[str]:
-        """Yields all documents."""
-        for part in self.parts():
-            yield from part.read(on_bad)
+    def parts(self) -> Sequence[Part]:
+        """The corpus in parts, which workers share."""
+        return [_Whole(self.documents)] if self.cut is None else self.cut()
 
 
 corpora: Registry[Callable[[], Corpus]] = Registry("corpus")
 
 
-@dataclass(frozen=True)
-class _Docstrings:
-    def read(self, on_bad: OnBad) -> Iterator[str]:
-        del on_bad
-        return (text for _, text in pydocs.documents())
-
-
 def _pydocs() -> Corpus:
     """Docstrings of the Python standard library, numpy, scipy and jax: 10 MB of English."""
-    return Corpus(name="pydocs", fingerprint=pydocs.fingerprint(), parts=lambda: [_Docstrings()])
+    return Corpus(name="pydocs", fingerprint=pydocs.fingerprint(), documents=pydocs.documents)
 
 
 corpora.add("pydocs", _pydocs)
@@ -90,7 +98,7 @@ def _of_files(paths: list[Path], config: DataConfig) -> Corpus:
     return Corpus(
         name=paths[0].stem,
         fingerprint=files.fingerprint(paths, **kinds),
-        parts=functools.partial(files.plan_parts, paths, **kinds),
+        cut=functools.partial(files.plan_parts, paths, **kinds),
         size=sum(path.stat().st_size for path in paths),
     )
 
@@ -101,6 +109,6 @@ def _named(name: str, config: DataConfig) -> Corpus:
     return Corpus(
         name=huggingface.short_name(name),
         fingerprint=huggingface.fingerprint(name, config.field),
-        parts=functools.partial(huggingface.plan_parts, name, config.field),
+        cut=functools.partial(huggingface.plan_parts, name, config.field),
         size=huggingface.open_dataset(name).data.nbytes,
     )

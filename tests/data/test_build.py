@@ -169,7 +169,7 @@ def test_a_worker_that_dies_is_told_and_the_build_can_go_on(tmp_path, monkeypatc
     def deadly():
         parts = [Part(number, ends) for number in range(4)]
         return corpora.Corpus(
-            name="deadly", fingerprint={}, parts=lambda: parts, size=build.LARGE + 1
+            name="deadly", fingerprint={}, cut=lambda: parts, size=build.LARGE + 1
         )
 
     with corpora.corpora.scope():
