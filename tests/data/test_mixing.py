@@ -17,6 +17,7 @@ from jaxdenoise.data.rows import Batches, iterate
 from jaxdenoise.data.store import prepare
 from jaxdenoise.errors import UserError
 from jaxdenoise.experiment import Experiment, experiments, from_dict, override, to_dict
+from jaxdenoise.objectives import configure
 from jaxdenoise.training.setup import build
 
 WEIGHTS = st.lists(st.integers(1, 9), min_size=1, max_size=4)
@@ -93,10 +94,16 @@ def config(folder):
     )
 
 
-def setup(config: DataConfig, **fields):
-    model = ModelConfig(width=8, mlp_width=8, heads=1, head_width=8, encoder_layers=1)
-    training = TrainingConfig(**{"batch_size": 6, "steps": 60, **fields})
-    return build(Experiment(data=config, model=model, training=training, seed=3))
+def setup(config: DataConfig, objective: str = "span_corruption", **fields):
+    return build(
+        Experiment(
+            data=config,
+            objective=configure(objective),
+            model=ModelConfig(width=8, mlp_width=8, heads=1, head_width=8, encoder_layers=1),
+            training=TrainingConfig(**{"batch_size": 6, "steps": 60, **fields}),
+            seed=3,
+        )
+    )
 
 
 def corpora_of(rows, tokenizer) -> list[set[str]]:
@@ -134,11 +141,26 @@ def test_any_number_of_threads_and_processes_have_the_same_rows(config, packing,
     fresh = setup(dataclasses.replace(config, packing=packing), steps=8).batches
     for one, other in zip(iterate(fresh, threads=threads), expected, strict=True):
         assert same(one, other)
-    for processes in (2, 3, 6):
-        parts = [fresh.take(range(12, 18)[p::processes]) for p in range(processes)]
-        for p, part in enumerate(parts):
-            own = jax.tree.map(lambda x, p=p, n=processes: x[p::n], expected[2])
+    for processes in (1, 2, 4):
+        for process in range(processes):
+            part = fresh.only(range(process, 6, processes))[2]
+            own = jax.tree.map(lambda x, p=process, n=processes: x[p::n], expected[2])
             assert same(part, own)
+
+
+def test_the_device_has_the_keys_that_packed_rows_were_planned_with(config):
+    """Members of UL2 get pieces of their own lengths, chosen by the key of each."""
+    packed = {"packing": True, "encoder_length": 96, "decoder_length": 60, "pieces": 8}
+    made = setup(dataclasses.replace(config, **packed), objective="ul2")
+    longest = jax.jit(jax.vmap(made.objective.piece_length))
+    full = 0
+    for step in range(0, 60, 3):
+        rows = jax.device_get(made.batches[step].unpacked())
+        most = longest(rows.keys)
+        assert len(set(np.asarray(most).tolist())) > 3
+        assert (rows.lengths <= most).all()
+        full += ((rows.lengths == most) & (rows.epochs >= first_epoch(1))).sum()
+    assert full > 5
 
 
 def test_the_first_corpus_has_the_rows_that_it_would_have_by_itself(config):
