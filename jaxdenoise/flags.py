@@ -156,4 +156,7 @@ def _one_line(box: str) -> str:
         wanted = {"int": "a whole number", "float": "a number"}[kind.lower()]
         wanted += " or None" if optional else ""
         return f"{_field(name)} is '{value}'; it must be {wanted}"
+    if found := re.fullmatch(r"Error parsing --([\w.-]+): Could not find .*: \[(.*)\]", message):
+        name, values = found.groups()
+        return f"{_field(name)} cannot be read from {values}; --help says what it takes"
     return re.sub(r"^Error parsing \w+: ", "", message)

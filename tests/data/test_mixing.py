@@ -273,6 +273,12 @@ def test_wrong_mixtures_are_refused(fields, message):
         DataConfig(**fields)
 
 
+@pytest.mark.parametrize("values", [["a.jsonl"], ["a.jsonl", "x"], ["a", "1", "b"]])
+def test_a_weight_that_is_missing_or_no_number_is_told_in_a_line(values):
+    with pytest.raises(UserError, match=f"^data.mixture cannot be read from .*{values[-1]}"):
+        override(Experiment(), {"data.mixture": values})
+
+
 def test_a_member_that_is_nothing_is_named():
     with pytest.raises(UserError, match=r"data.mixture: no corpus \(pydocs\) and no file matches"):
         prepare(DataConfig(mixture=(("pydoc", 1.0),)))
