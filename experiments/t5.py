@@ -9,7 +9,8 @@ Shapes    t5x/examples/t5/t5_1_1: RMSNorm, gated GELU, no tied projection, no dr
 Training  Raffel et al. 2020, section 3.1.2: span corruption (.15, 3), 2^19 steps of 128 rows whose
           inputs are 512 tokens, Adafactor, rate 0.01 for 10,000 steps, then 1/√step.
 Expected  with C4: T5's own base model has 83.28 on GLUE after fine-tuning (table 1).
-Cost      2^35 tokens; on accelerators alone.
+Cost      2^35 tokens; on accelerators alone, on all that there are: one of them or a pod. The
+          larger ones are cut over several by --training.mesh.fsdp.
 """
 
 import dataclasses
@@ -36,6 +37,7 @@ def _pretraining(preset: str, **fields: Any) -> Experiment:
         training=TrainingConfig(
             steps=2**19,
             batch_size=128,
+            backend="mesh",
             log_every=100,
             evaluate_every=10_000,
             checkpoint_every=5_000,

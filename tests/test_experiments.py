@@ -260,7 +260,12 @@ def test_every_experiment_is_built_and_stepped_once(name, corpus):
     """In its own shapes, on one row of its own length; traced alone where memory is too small."""
     from jaxdenoise.training.setup import build
 
-    small = {"training.batch_size": 1, "data.files": [str(corpus)], "data.held_out": 0.2}
+    small = {
+        "training.batch_size": 1,
+        "training.backend": "single",
+        "data.files": [str(corpus)],
+        "data.held_out": 0.2,
+    }
     setup = build(override(experiments[name](), small))
     backend = setup.backend
     rows = backend.split(setup.batches[0])

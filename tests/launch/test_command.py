@@ -33,7 +33,7 @@ def elsewhere(tmp_path, monkeypatch):
         (["t5_base", "--on", "slurm", "--partiton", "x"], "did you mean 'partition'?"),
         (["t5_base", "--on", "slurm", "--zone", "x"], "unknown option of launch --on slurm 'zone'"),
         (["t5_base", "--on", "slurm", "--nodes", "two"], "nodes is 'two'; it must be a whole"),
-        (["t5_base", "--on", "slurm"], "backend is single, but there are several processes"),
+        (["quickstart", "--on", "slurm"], "backend is single, but there are several processes"),
         (
             ["t5_base", *TPU, "--training.batch-size", "24"],
             "batch_size is 24, which training.mesh.data 16 × fsdp 1 do not divide; give 16 or 32",
