@@ -18,6 +18,7 @@ LEAST_BART = 40  # times plain NumPy, which runs as fast as the public PyTorch v
 MOST_MIXTURE = 1.5  # of its dearest member's time
 LEAST_ROUTING = 2.0  # with 80% context
 MOST_MEMORY = 0.1  # of the loss, against logits first
+LEAST_TOKENISING = 1.5  # two workers against one
 MOST_TIME = 1.1  # of what should cost the same, on a machine with other things to do
 
 run, bench = map(Path, sys.argv[1:])
@@ -47,6 +48,10 @@ found = {
     "ul2 against its dearest member": (
         mixture := figures["mixture"]["ratio"],
         mixture <= MOST_MIXTURE,
+    ),
+    "two workers that tokenise": (
+        tokenising := figures["tokenise"]["ratio"],
+        tokenising >= LEAST_TOKENISING,
     ),
     "corruption in a step": (share, share < MOST_CORRUPTION),
     "memory of the loss": (memory, memory < MOST_MEMORY),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxdenoise.bench import tokenise
 from jaxdenoise.config import DataConfig
 from jaxdenoise.data import build, corpora, files, split
 from jaxdenoise.data import store as stores
@@ -266,3 +267,14 @@ def _group(leader: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.slow
+def test_the_bench_of_workers_measures_what_it_says(monkeypatch):
+    monkeypatch.setattr(tokenise, "COPIES", 1)
+    monkeypatch.setattr(tokenise, "documents", lambda: [("name", text(k)) for k in range(500)])
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    pair, size = tokenise.workers_against_one(2, rounds=2)
+    assert size == sum(len(text(seed)) for seed in range(500))
+    assert len(pair.first) == len(pair.second) == 2 and min(pair.first + pair.second) > 0
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
