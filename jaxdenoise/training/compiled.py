@@ -87,7 +87,7 @@ def topology_devices(topology: str) -> tuple[Chip, Sequence[Any]]:
     Raises:
       UserError: there is no such slice, or the TPU's compiler is not installed.
     """
-    chip, _ = check_topology(topology)
+    chip, sides = check_topology(topology)
     require(
         importlib.util.find_spec("libtpu") is not None,
         "--topology needs the compiler of TPUs, libtpu, which is for Linux; it needs no TPU: "
@@ -97,9 +97,11 @@ def topology_devices(topology: str) -> tuple[Chip, Sequence[Any]]:
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
-    joined = {"chip_config_name": "megacore"} if chip.cores > 1 else {}
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if chip.cores > 1 else {}
+    if max(sides) == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)  # of larger slices 2 × 2
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **joined)
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
     except Exception as error:  # JAX's own, of several kinds
         reason = str(error).splitlines()[0]
         raise UserError(f"libtpu cannot compile for {topology}: {reason}") from error
