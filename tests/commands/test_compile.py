@@ -14,7 +14,7 @@ from jaxdenoise.costs.chips import GIB, TPUS
 from jaxdenoise.costs.flops import Positions
 from jaxdenoise.costs.roofline import Memory
 from jaxdenoise.data.stand_in import stand_in_vocabulary
-from jaxdenoise.experiment import experiments, load_experiments
+from jaxdenoise.experiment import experiments, load_experiments, override
 from jaxdenoise.training import compiled
 from jaxdenoise.training.compiled import CompiledStep, compile_step, cpu_devices
 from jaxdenoise.training.setup import build, plan, state_shapes
@@ -249,17 +249,16 @@ needs_libtpu = pytest.mark.skipif(
 @pytest.mark.slow
 @needs_libtpu
 def test_a_slice_of_tpus_that_is_not_here(tmp_path):
-    """Parameters and optimizer fall as 1/N, compiled FLOPs are the model's."""
+    """Compiled FLOPs are the model's, parameters and AdamW's two numbers for each are cut in 8."""
     file = tmp_path / "costs.json"
-    found = {}
-    for topology, fsdp in (("v5e:1x1", 1), ("v5e:2x4", 8)):
-        args = ["compile", "t5_small", "--topology", topology, "--output", str(file)]
-        args += ["--training.backend", "mesh", "--training.mesh.fsdp", str(fsdp)]
-        args += ["--training.batch-size", str(8 * fsdp), "--model.compute-dtype", "bfloat16"]
-        args += ["--model.encoder-layers", "1", "--model.decoder-layers", "1"]
-        assert main(args) == 0
-        found[fsdp] = json.loads(file.read_text("utf-8"))
-        assert 1.0 <= found[fsdp]["flops"]["ratio"] <= 1.05
-        assert found[fsdp]["fits"] is True and 0 < found[fsdp]["mfu"]["at_most"] < 1
-    one, eight = (found[n]["bytes"]["arguments"] for n in (1, 8))
-    assert eight == pytest.approx(one / 8, rel=0.02)
+    flags = {"training.backend": "mesh", "training.mesh.fsdp": 8, "training.batch_size": 16}
+    flags |= {"model.encoder_layers": 1, "model.decoder_layers": 1, "optimizer.name": "adamw"}
+    args = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    args += ["--model.compute-dtype", "bfloat16", "--topology", "v5e:2x4"]
+    assert main(["compile", "t5_small", *args, "--output", str(file)]) == 0
+    figures = json.loads(file.read_text("utf-8"))
+    assert 1.0 <= figures["flops"]["ratio"] <= 1.05
+    assert figures["fits"] is True and 0 < figures["mfu"]["at_most"] < 1
+    built = planned(override(experiments["t5_small"](), flags))
+    numbers = sum(x.size for x in jax.tree.leaves(state_shapes(built.model, built.tx).params))
+    assert figures["bytes"]["arguments"] == pytest.approx(3 * 4 * numbers / 8, rel=0.01)
