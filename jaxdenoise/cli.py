@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print("jaxdenoise:", " ".join(message.split()), file=sys.stderr)
+    from jaxdenoise.training.processes import name_among_others
+
+    print(f"jaxdenoise:{name_among_others()}", " ".join(message.split()), file=sys.stderr)
     return 2
 
 

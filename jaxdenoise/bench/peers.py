@@ -155,7 +155,7 @@ def _imported(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"{name} cannot be imported ({error}); install it: pip install 'jaxdenoise[hf]'"
+            f"{name} cannot be imported ({error}); install it: pip install 'jaxdenoise[peers]'"
         ) from error
 
 

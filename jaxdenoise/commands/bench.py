@@ -40,7 +40,7 @@ All when none is named. The two sides of a pair are timed in turn; ratios are me
 quartiles in brackets. With --output FILE the figures are written as JSON too.
 
 With --against transformers the whole step is timed beside that of transformers' T5 in PyTorch
-(extra hf), eager and compiled, with each attention that it accepts: T5 with 4 + 4 layers of 256,
+(extra peers), eager and compiled, with each attention that it accepts: T5 with 4 + 4 layers of 256,
 8 rows of 512 + 114 tokens, 32,128 ids. --model t5_1_1_base, --model.compute-dtype bfloat16,
 --training.batch-size 32 and so on change both sides.
 """

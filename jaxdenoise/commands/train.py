@@ -95,18 +95,19 @@ def train_one(
 
     What needs no arrays comes first, so that a mistake shows before JAX is loaded.
     """
-    place.check(experiment)
+    processes.first_alone(lambda: place.check(experiment))
     store = processes.first_before_others(lambda: prepare(experiment.data, console=console))
     if skipped := store.manifest["bad_records"]:
         console.print(f"skipped {len(skipped)} bad records, first: {skipped[0]}", style="yellow")
-    place.check(experiment, store.manifest)
+    processes.agree({"the token store": store.identity})
+    processes.first_alone(lambda: place.check(experiment, store.manifest))
 
     from jaxdenoise.report.page import write_report
     from jaxdenoise.training.loop import Interrupted
     from jaxdenoise.training.run import train
     from jaxdenoise.training.setup import build
 
-    setup = build(experiment, store)
+    setup = processes.alike(lambda: build(experiment, store))
     try:
         results = train(setup, name, place, console, profile=profile)
     except Interrupted as stop:
@@ -115,9 +116,9 @@ def train_one(
             "and the same command goes on from there"
         )
         return None
+    processes.first_alone(lambda: write_report([place.path], place.report))
     if not processes.first():
         return results
-    write_report([place.path], place.report)
     print_results(results, console)
     console.print(f"report: {place.report}", soft_wrap=True)
     return results

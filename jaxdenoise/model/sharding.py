@@ -41,25 +41,25 @@ def partition(names: Any) -> Any:
     """PyTree of `PartitionSpec`s of axis names as `PartitionSpec`s of mesh axes.
 
     Example:
-      >>> partition({"kernel": PartitionSpec("embed", "mlp")})
-      {'kernel': PartitionSpec('fsdp', 'tensor')}
+      >>> tuple(partition({"kernel": PartitionSpec("embed", "mlp")})["kernel"])
+      ('fsdp', 'tensor')
     """
     return spmd.logical_to_mesh(names, RULES)
 
 
-def check(config: ModelConfig, fsdp: int, tensor: int) -> None:
+def check(config: ModelConfig, vocab_size: int, fsdp: int, tensor: int) -> None:
     """Raises `UserError` unless the mesh axes divide what they cut."""
     cut = {
-        "width": (config.width, "fsdp", fsdp),
-        "heads": (config.heads, "tensor", tensor),
-        "key_value_heads": (config.query_groups, "tensor", tensor),
-        "mlp_width": (config.mlp_width, "tensor", tensor),
+        "model.width": (config.width, "fsdp", fsdp),
+        "model.heads": (config.heads, "tensor", tensor),
+        "model.key_value_heads": (config.query_groups, "tensor", tensor),
+        "model.mlp_width": (config.mlp_width, "tensor", tensor),
+        "the padded vocabulary": (vocab_size, "tensor", tensor),
     }
     for name, (size, axis, parts) in cut.items():
         require(
             size % parts == 0,
-            f"model.{name} is {size}, which training.mesh.{axis} {parts} does not divide; change "
-            "either",
+            f"{name} is {size}, which training.mesh.{axis} {parts} does not divide; change either",
         )
 
 

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 
 from jaxdenoise import paths
 from jaxdenoise.arrays import TrainState
-from jaxdenoise.errors import UserError
+from jaxdenoise.errors import UserError, require
 from jaxdenoise.training.parallel import first_device
 
 
@@ -26,7 +26,8 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: int = 3):
         policy = ocp.checkpoint_managers.LatestN(keep)
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=True)
-        place = directory.absolute() if paths.is_local(directory) else str(directory)
+        self._local = paths.is_local(directory)
+        place = directory.absolute() if self._local else str(directory)
         self._manager = ocp.CheckpointManager(place, options=options)
 
     def latest(self) -> int | None:
@@ -40,7 +41,7 @@ class Checkpoints:
         """
         if step != self.latest():
             named = _as_dict(state)
-            about = {"checksum": int(_checksum(named)), "fingerprint": fingerprint}
+            about = {"sum": int(_checksum(named)), "fingerprint": fingerprint}
             both = {"state": ocp.args.StandardSave(named), "about": ocp.args.JsonSave(about)}
             self._manager.save(step, args=ocp.args.Composite(**both))
 
@@ -61,7 +62,13 @@ class Checkpoints:
         named = _as_dict(like)
         shapes = {name: _where(leaf) for name, leaf in named.items()}
         restored = self._read(step, state=ocp.args.StandardRestore(shapes))
-        if int(_checksum(restored)) != self._about(step).get("checksum"):
+        about = self._about(step)
+        require(
+            "checksum" not in about,
+            f"checkpoint {self._place(step)} is of an older version, with another checksum; start "
+            "anew in another --run-dir, or go on with that version",
+        )
+        if int(_checksum(restored)) != about.get("sum"):
             raise self._damaged(step)
         leaves = [restored[name] for name in named]  # the state's order; a PyTree's is the names'
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
@@ -75,11 +82,19 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
         except Exception as error:  # missing, cut, not JSON: Orbax has no one type for it
+            if not self._local:  # it may be there, and the way to it not
+                raise UserError(
+                    f"checkpoint {self._place(step)} cannot be read: {error}"
+                ) from error
             raise self._damaged(step) from error
 
     def _damaged(self, step: int | None) -> UserError:
-        place = self._manager.directory / str(step)
-        return UserError(f"checkpoint {place} is damaged; delete it to go on from the one before")
+        return UserError(
+            f"checkpoint {self._place(step)} is damaged; delete it to go on from the one before"
+        )
+
+    def _place(self, step: int | None) -> Any:
+        return self._manager.directory / str(step)
 
     def close(self) -> None:
         """Waits until everything is on disk."""

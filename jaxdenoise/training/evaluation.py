@@ -30,7 +30,7 @@ class Evaluator:
       backend: where it runs.
 
     Attributes:
-      corrupted: the rows as `Example`s, in chunks.
+      corrupted: the rows as `Example`s, whatever the devices.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Evaluator:
         objective = objective.for_evaluation()
         self._backend, self._chunks = backend, _chunks(rows, backend.parts)
         compiled = jax.jit(corrupt, static_argnums=0)
-        self.corrupted = [jax.device_get(compiled(objective, chunk)) for chunk in self._chunks]
-        self._targets = [
-            _text_targets(batch, model.stack, objective.vocab) for batch in self.corrupted
-        ]
+        chunks = [jax.device_get(compiled(objective, chunk)) for chunk in self._chunks]
+        self._targets = [_text_targets(batch, model.stack, objective.vocab) for batch in chunks]
+        total = len(rows.lengths)
+        self.corrupted: Example = jax.tree.map(lambda *x: np.concatenate(x)[:total], *chunks)
         self._bytes = sum(int(token_bytes[targets].sum()) for _, targets in self._targets)
         self._evaluate = backend.evaluation(make_evaluation(objective, model))
 

@@ -21,12 +21,12 @@ Fingerprint = dict[str, Any]
 """{"batches": digest of two, "corruption": digest of held-out rows, "versions": by package}"""
 
 
-def take_fingerprint(batches: Sequence[Rows], corrupted: list[Any], step: int) -> Fingerprint:
+def take_fingerprint(batches: Sequence[Rows], corrupted: Any, step: int) -> Fingerprint:
     """The fingerprint that is saved with the checkpoint of a step.
 
     Args:
       batches: of the run; `step` and the next are digested, those that exist.
-      corrupted: held-out batches under the run's objective.
+      corrupted: the held-out rows under the run's objective.
       step: updates made.
     """
     following = [batches[k] for k in (step, step + 1) if k < len(batches)]

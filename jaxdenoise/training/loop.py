@@ -147,7 +147,8 @@ def run_steps(
                     console.print(_evaluation_line(number, held_out), highlight=False)
                 if saves or stops:
                     metrics.flush()
-                    found = take_fingerprint(setup.batches, evaluator.corrupted, number)
+                    batches_too = (setup.batches, evaluator.corrupted, number)
+                    found = take_fingerprint(*batches_too) if processes.first() else {}
                     checkpoints.save(whole, number, found)
                 if stops:
                     raise Interrupted(number)

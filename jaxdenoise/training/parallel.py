@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Int
 
@@ -163,9 +163,9 @@ class Pmap(_Spread):
     )
 
     def __init__(self, devices: Sequence[Any] | None = None):
-        number = jax.device_count() if devices is None else len(devices)
-        super().__init__(_mesh((number,), (_AXIS,), devices), (_AXIS,))
-        self._devices = devices
+        # In one order for pmap and for what is laid out on its mesh: that of JAX's mesh is another.
+        self._devices = sorted(jax.devices() if devices is None else devices, key=_by_process)
+        super().__init__(Mesh(np.array(self._devices), (_AXIS,)), (_AXIS,))
 
     def layout(self, state: TrainState) -> TrainState:
         return _laid_out(state, self._everywhere)
@@ -199,7 +199,7 @@ class Pmap(_Spread):
         return jax.jit(own)(state)
 
     def split(self, rows: Rows) -> Rows:
-        devices = jax.local_device_count()
+        devices = len(self.mesh.local_devices)
         return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), rows)
 
     def compile(self, step: Step, state: TrainState, rows: Rows) -> Any:
@@ -222,7 +222,7 @@ class OnMesh(_Spread):
     """
 
     def __init__(self, model: Model, sizes: Sequence[int], devices: Sequence[Any] | None = None):
-        sharding.check(model.config, *sizes[1:])
+        sharding.check(model.config, model.vocab_size, *sizes[1:])
         super().__init__(_mesh(sizes, sharding.MESH_AXES, devices), sharding.BATCH_AXES)
         self._params = sharding.partition(model.axes())
         scattered = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self._params)
@@ -302,8 +302,37 @@ def fetch(tree: Any) -> Any:
 def _mesh(
     sizes: Sequence[int], axes: tuple[str, ...], devices: Sequence[Any] | None = None
 ) -> Mesh:
-    types = (AxisType.Auto,) * len(axes)
-    return jax.make_mesh(tuple(sizes), axes, axis_types=types, devices=devices)
+    grid = _grid(tuple(sizes), list(jax.devices() if devices is None else devices))
+    return Mesh(grid, axes, axis_types=(AxisType.Auto,) * len(axes))
+
+
+def _grid(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
+    """The devices as an array of these sizes, neighbours near each other.
+
+    Several slices of TPUs, or nodes of GPUs, are joined by a slower network: the first axes go over
+    them, if they divide so.
+    """
+    slices = len({_slice(device) for device in devices})
+    over, left = [], slices
+    for size in sizes:
+        over.append(math.gcd(size, left))
+        left //= over[-1]
+    if left > 1:
+        return np.array(sorted(devices, key=_by_process)).reshape(sizes)
+    if slices > 1:
+        inside = [size // part for size, part in zip(sizes, over, strict=True)]
+        return mesh_utils.create_hybrid_device_mesh(
+            inside, over, devices, allow_split_physical_axes=True
+        )
+    return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+
+
+def _slice(device: Any) -> int:
+    return getattr(device, "slice_index", None) or 0
+
+
+def _by_process(device: Any) -> tuple[int, int, int]:
+    return _slice(device), device.process_index, device.id
 
 
 def _laid_out(tree: Any, place: jax.sharding.Sharding) -> Any:

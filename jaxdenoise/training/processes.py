@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdenoise.errors import UserError, require
+from jaxdenoise.paths import is_local
 
 PATIENCE = 300  # seconds
 HEARTBEAT = 30  # seconds; when one process dies, the others end after about this long
@@ -84,6 +86,8 @@ def join(member: Membership, marks: Path | None = None) -> None:
     """
     import jax
 
+    if member.index == 0:
+        _check_port(member)
     try:
         with _marked(member, marks), _patiently(member, marks):
             jax.distributed.initialize(
@@ -92,15 +96,19 @@ def join(member: Membership, marks: Path | None = None) -> None:
                 member.index,
                 initialization_timeout=member.patience + 60,  # ours comes first: JAX's own aborts
                 heartbeat_timeout_seconds=HEARTBEAT,
+                shutdown_timeout_seconds=HEARTBEAT,  # for the others, where this one fails alone
             )
     except (RuntimeError, ValueError) as error:
-        if "RPC server" in str(error):
+        reason = " ".join(str(error).split())[:200]
+        if member.number is None:
             raise UserError(
-                f"the port of --coordinator {member.coordinator} is in use; give another one"
+                f"--processes auto: {reason}; start it with srun, on a TPU pod or on GKE, or give "
+                "--processes N --process I --coordinator HOST:PORT"
             ) from error
         raise UserError(
-            f"--processes auto: {' '.join(str(error).split())[:200]}; start it with srun, on a TPU "
-            "pod or on GKE, or give --processes N --process I --coordinator HOST:PORT"
+            f"process {member.index} of {member.number} cannot join the others at "
+            f"{member.coordinator}: {reason}; give each another --process, and an address of "
+            "process 0 that all reach"
         ) from error
 
 
@@ -115,6 +123,11 @@ def first() -> bool:
     return not joined() or sys.modules["jax"].process_index() == 0
 
 
+def name_among_others() -> str:
+    """For an error that another process than the first one has: which."""
+    return "" if first() else f" process {sys.modules['jax'].process_index()}:"
+
+
 def wait(name: str) -> None:
     """Waits until all processes have come here."""
     if joined():
@@ -123,14 +136,41 @@ def wait(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def first_alone(function: Callable[[], Any]) -> Any:
+    """The function's result in the first process, None in the others, which wait for it.
+
+    Raises:
+      SystemExit: in the others, if it failed in the first, which has the error.
+    """
+    if not joined():
+        return function()
+    if first():
+        succeeded = False
+        try:
+            result = function()
+            succeeded = True
+            return result
+        finally:
+            as_first_says(succeeded)
+    if not as_first_says(False):
+        raise SystemExit(2)
+    return None
+
+
 def first_before_others(function: Callable[[], Any]) -> Any:
     """The function's result; the others call it when the first one has finished."""
-    if first():
-        result = function()
-        wait("first")
-        return result
-    wait("first")
-    return function()
+    result = first_alone(function)
+    return result if first() else function()
+
+
+def alike(function: Callable[[], Any]) -> Any:
+    """The function's result, where all processes fail alike: the first one alone says why."""
+    try:
+        return function()
+    except UserError as error:
+        if first():
+            raise
+        raise SystemExit(2) from error
 
 
 def as_first_says(value: bool) -> bool:
@@ -162,7 +202,8 @@ def agree(fields: Mapping[str, Any]) -> None:
                 raise SystemExit(2)
             raise UserError(
                 f"the processes disagree: {name} is {here.get(name)} in process 0 and "
-                f"{there.get(name)} in process {index}; start all with the same command"
+                f"{there.get(name)} in process {index}; start all with the same command, where "
+                "they see the same files"
             )
 
 
@@ -191,7 +232,8 @@ def _unmark(member: Membership, marks: Path | None) -> None:
     if marks is not None:
         with contextlib.suppress(OSError):  # others are marked there still, or it is gone
             (marks / str(member.index)).unlink(missing_ok=True)
-            marks.rmdir()
+            if is_local(marks):  # elsewhere a folder goes with all that is in it
+                marks.rmdir()
 
 
 @contextlib.contextmanager
@@ -199,9 +241,11 @@ def _patiently(member: Membership, marks: Path | None) -> Iterator[None]:
     """Ends the program with one line if the others do not come in time."""
 
     def give_up() -> None:
-        print(f"jaxdenoise: {_missing(member, marks)}", file=sys.stderr, flush=True)
-        _unmark(member, marks)
-        os._exit(2)
+        try:
+            print(f"jaxdenoise: {_missing(member, marks)}", file=sys.stderr, flush=True)
+            _unmark(member, marks)
+        finally:
+            os._exit(2)
 
     timer = threading.Timer(member.patience, give_up)
     timer.daemon = True
@@ -223,6 +267,19 @@ def _missing(member: Membership, marks: Path | None) -> str:
     missing = sorted(set(range(member.number)) - there) or ["one"]
     names = ", ".join(map(str, missing))
     return f"process {names} of {member.number} {where}; start it, or give other --processes"
+
+
+def _check_port(member: Membership) -> None:
+    """Raises `UserError` if the coordinator's port is taken; JAX would die of it at its end."""
+    port = int((member.coordinator or "").rpartition(":")[2])
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise UserError(
+                f"the port of --coordinator {member.coordinator} is in use; give another one"
+            ) from error
 
 
 def _whole(name: str, value: str, *, least: int) -> int:

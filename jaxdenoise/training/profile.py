@@ -23,20 +23,20 @@ def profiled(steps: range | None, folder: Path) -> Iterator[Callable[[int, Any],
       and with the number before the first one. It waits for the results where a trace begins and
       ends, so that those steps and no others are in it.
     """
-    running = False
+    running, traced = False, steps is None
 
     def dispatched(number: int, results: Any) -> None:
-        nonlocal running
-        if steps is None:
+        nonlocal running, traced
+        if steps is None or traced:
             return
-        if not running and number + 1 == steps.start:
+        if not running and number + 1 in steps:  # later than the first, where a run goes on
             jax.block_until_ready(results)
             jax.profiler.start_trace(folder)
             running = True
         if running and number + 1 == steps.stop:
             jax.block_until_ready(results)
             jax.profiler.stop_trace()
-            running = False
+            running, traced = False, True
 
     try:
         yield dispatched

@@ -51,14 +51,13 @@ def train(
       profile: steps whose trace is written into the run's directory.
 
     Returns:
-      What results.json holds. A finished run is not trained again.
+      What results.json holds, in the first process. A finished run is not trained again.
 
     Raises:
       UserError: the directory belongs to another configuration, or its data have changed.
       Interrupted: a signal stopped the run; a checkpoint is saved.
     """
-    if processes.first():
-        run.claim(name, setup.experiment, setup.store.manifest)
+    processes.first_alone(lambda: run.claim(name, setup.experiment, setup.store.manifest))
     if processes.as_first_says(run.results.exists()):
         return read_json(run.results)
     if processes.first():
@@ -73,12 +72,17 @@ def train(
     checkpoints = Checkpoints(run.checkpoints, training.keep_checkpoints)
     try:
         start = checkpoints.latest() or 0
+        processes.agree({f"the newest checkpoint in {run.path}": start})
         if not start:
             state = setup.initial_state()
         else:
             saved = checkpoints.fingerprint(start)
-            mine = take_fingerprint(setup.batches, evaluator.corrupted, start)
-            compare_fingerprints(saved, mine, run.path, start, console)
+
+            def compare() -> None:
+                mine = take_fingerprint(setup.batches, evaluator.corrupted, start)
+                compare_fingerprints(saved, mine, run.path, start, console)
+
+            processes.first_alone(compare)
             state = checkpoints.restore(setup.layout(), start)
             console.print(f"continuing {run.path} from step {start}", highlight=False)
         metrics = MetricsFile(run.metrics, start, writes=processes.first())
@@ -92,7 +96,7 @@ def train(
                 console,
                 start=start,
                 state=state,
-                profile=(profile, run.profile),
+                profile=(profile if processes.first() else None, run.profile),
             )
         with console.status("evaluating"):
             return _finish(setup, run, evaluator, state.params, clock)
@@ -122,19 +126,22 @@ def _finish(
     setup: Setup, run: RunDirectory, evaluator: Evaluator, params: Params, clock: Clock
 ) -> dict[str, Any]:
     tokenizer, held_out = setup.store.tokenizer, setup.store.tokens("held_out")
-    models = fit_baselines(setup.store.sample(MAX_TOKENS), tokenizer.vocab.size)
-    final, baselines = evaluator(params), evaluator.baselines(models)
-    sentences = []
+    final, sentences = evaluator(params), []
     if setup.model.config.architecture == "encoder_decoder":
         sentences = samples.find_sentences(held_out, tokenizer, SENTENCES, setup.raw_length)
     rows = setup.held_out_alone(GALLERY_ROWS)
     parts = (setup.evaluation, setup.model, params, tokenizer)
     shown = samples.gallery(*parts, rows)
+    filled = samples.fill_held_out_sentences(*parts, sentences) if sentences else []
+    if not processes.first():
+        return {}
+    models = fit_baselines(setup.store.sample(MAX_TOKENS), tokenizer.vocab.size)
+    baselines = evaluator.baselines(models)
     results = {
         "held_out": final,
         "baselines": baselines,
         "gap_closed": gap_closed(final, baselines),
-        "sentences": samples.fill_held_out_sentences(*parts, sentences) if sentences else [],
+        "sentences": filled,
         "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
         "steps": clock.steps,  # of this part of the run, whose seconds these are
         "seconds": {
@@ -149,9 +156,8 @@ def _finish(
             **{name: metadata.version(name) for name in ("jax", "flax", "optax")},
         },
     }
-    if processes.first():
-        write_json(run.gallery, shown)
-        write_json(run.results, results)
+    write_json(run.gallery, shown)
+    write_json(run.results, results)
     return results
 
 

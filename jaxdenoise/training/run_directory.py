@@ -56,8 +56,9 @@ class RunDirectory:
 
     @property
     def profile(self) -> Path:
-        """Traces of steps that were asked for."""
-        return self.path / "profile"
+        """Traces of steps that were asked for; on this machine, wherever the run is."""
+        local = paths.is_local(self.path)
+        return self.path / "profile" if local else Path(f"profile-{self.path.name}")
 
     @property
     def report(self) -> Path:

@@ -148,6 +148,7 @@ def test_any_number_of_threads_and_processes_have_the_same_rows(config, packing,
             assert same(part, own)
 
 
+@pytest.mark.slow
 def test_the_device_has_the_keys_that_packed_rows_were_planned_with(config):
     """Members of UL2 get pieces of their own lengths, chosen by the key of each."""
     packed = {"packing": True, "encoder_length": 96, "decoder_length": 60, "pieces": 8}

@@ -217,6 +217,7 @@ def test_objectives_without_short_rows_are_packed_too():
     assert within(built, 568, (0, 70)).raw_lengths == (70,)
 
 
+@pytest.mark.slow
 def test_a_bound_on_the_lengths_of_one_member_is_not_that_of_another():
     members = (configure("span_corruption"), configure("character_noise"))
     with objectives.scope():

@@ -235,6 +235,7 @@ def test_how_two_streams_are_computed_changes_nothing():
         assert_gradients_agree(found, expected, 1e-10)
 
 
+@pytest.mark.slow
 def test_prefix_models_are_routed_too(vocab, make_rows):
     """Bidirectional on the prefix, whose positions also see the first live one."""
     with jax.enable_x64(True):

@@ -143,7 +143,7 @@ def test_other_architectures_agree_too(architecture, name, gradients, vocab, mak
                 backend, model, objective, rows, keep_gradient(), params=params, **options
             )
         (one, [metrics]), (eight, [others]) = found["single"], found["pmap"]
-        assert_gradients_agree(eight.opt_state, one.opt_state, 1e-10)
+        assert_gradients_agree(*jax.device_get((eight.opt_state, one.opt_state)), 1e-10)
     for field in ("loss", "accuracy", "targets", "clean_rows", "lost_targets"):
         np.testing.assert_allclose(others[field], metrics[field], rtol=1e-10)
 
@@ -224,14 +224,62 @@ def test_a_mesh_without_its_backend_is_refused():
         (MeshConfig(tensor=4), {}, "model.heads is 2, which training.mesh.tensor 4 does not"),
         (MeshConfig(tensor=2), {"key_value_heads": 1}, "model.key_value_heads is 1, which"),
         (MeshConfig(tensor=2), {"mlp_width": 33}, "model.mlp_width is 33, which"),
+        (
+            MeshConfig(data=1, tensor=3),
+            {"heads": 3, "mlp_width": 33},
+            "the padded vocabulary is 1024, which training.mesh.tensor 3 does not divide",
+        ),
     ],
 )
 def test_a_mesh_that_does_not_divide_the_model_is_refused(model, mesh, fields, message):
     config = dataclasses.replace(model.config, **fields)
+    devices = jax.devices()[: 3 if mesh.tensor == 3 else 8]
     with pytest.raises(UserError, match=message):
         parallel.make_backend(
-            jd.TrainingConfig(backend="mesh", mesh=mesh), Model(config, model.vocab_size)
+            jd.TrainingConfig(backend="mesh", mesh=mesh), Model(config, model.vocab_size), devices
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stub:
+    """A device of a node or a slice that is not here."""
+
+    id: int
+    process_index: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "stub"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "by_slice"),
+    [
+        ((2, 4, 1), [[0], [1]]),  # the data axis goes over the two nodes
+        ((1, 8, 1), [[0, 1]]),
+        ((4, 1, 2), [[0], [0], [1], [1]]),
+    ],
+)
+def test_a_mesh_goes_over_several_nodes_by_its_first_axes(sizes, by_slice):
+    devices = [Stub(id=n, process_index=n // 4, slice_index=n // 4) for n in range(8)]
+    grid = parallel._grid(sizes, devices)
+    assert grid.shape == sizes
+    assert [sorted({d.slice_index for d in row.flat}) for row in grid] == by_slice
+    assert len(set(grid.flat)) == 8
+
+
+def test_devices_that_no_axis_divides_by_node_still_make_a_mesh():
+    devices = [Stub(id=n, process_index=n // 2, slice_index=n // 2) for n in range(6)][::-1]
+    grid = parallel._grid((2, 3, 1), devices)
+    assert grid.shape == (2, 3, 1) and len(set(grid.flat)) == 6
+
+
+def test_pmap_has_one_order_of_devices(model):
+    backend = parallel.Pmap(jax.devices()[::-1])
+    state = init(jax.random.key(0), model, optax.sgd(1.0))
+    placed = backend.place(jax.device_put(state, shardings(backend.layout(state))))
+    doubled = jax.pmap(lambda x: x, devices=backend._devices)(placed.step)
+    assert [s.device for s in doubled.addressable_shards] == backend._devices
+    assert [s.device for s in placed.step.addressable_shards] == backend._devices
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "muon"])

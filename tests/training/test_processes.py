@@ -116,7 +116,7 @@ def test_processes_that_disagree_name_the_field(tmp_path):
     assert (status, other_status) == (2, 2)
     assert said == (
         "jaxdenoise: the processes disagree: optimizer.learning_rate is 0.01 in process 0 and "
-        "0.02 in process 1; start all with the same command"
+        "0.02 in process 1; start all with the same command, where they see the same files"
     )
     assert other_said == ""
     assert not (tmp_path / "run").exists()

@@ -68,9 +68,10 @@ def untimed(rows):
     return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "packing"),
-    [pytest.param("single", False, marks=pytest.mark.slow), ("pmap", True)],
+    [("single", False), ("pmap", True), ("mesh", True)],
 )
 def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
     tiny, backend, packing, tmp_path
