@@ -198,6 +198,7 @@ def code_lines(source: str) -> int:
     return len([line for line in ast.unparse(tree).splitlines() if line])
 
 
+@pytest.mark.slow
 def test_an_objective_of_a_few_lines_is_listed_shown_trained_and_used_again(command, tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "late.toml").write_text(MINE_TRAINED)
@@ -221,6 +222,7 @@ def test_an_objective_of_a_few_lines_is_listed_shown_trained_and_used_again(comm
     assert main(["infill", str(run), "--module", "mine", "--text", "a <mask>"]) == 2
 
 
+@pytest.mark.slow
 def test_tokens_of_another_tokenizer_stop_a_run_with_their_row(command, monkeypatch, capsys):
     plain = TokenStore.tokens
 

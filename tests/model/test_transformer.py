@@ -74,6 +74,7 @@ def test_relative_buckets_are_those_of_the_reference():
             np.testing.assert_array_equal(ours, expected)
 
 
+@pytest.mark.slow
 def test_explicit_positions_that_count_up_are_the_default(batch):
     model = make_model()
     params = spread(initial(model))

@@ -125,6 +125,7 @@ def packed(batch):
     return row.replace(**changes)
 
 
+@pytest.mark.slow
 def test_order_padding_and_packing_change_nothing(case):
     params, batch, of = case["params"], case["batch"], case["of"]
     expected = of(params, batch)
@@ -163,6 +164,7 @@ def test_gradients_agree_with_finite_differences(case):
     np.testing.assert_allclose(slope, (ahead - behind) / (2 * epsilon), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_micro_batches_give_the_gradient_of_the_whole_batch(case):
     """Rows of 20, 11, 2 and 0 tokens one after the other, summed and divided once."""
     normalisation = "sequences" if case["model"].stack == "encoder" else "tokens"

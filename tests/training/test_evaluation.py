@@ -46,6 +46,7 @@ def test_the_token_before_each_target_is_that_of_the_source(setup, rows):
         assert any(pair == candidate for candidate in remaining)
 
 
+@pytest.mark.slow
 def test_the_evaluation_does_not_depend_on_how_rows_are_packed(tiny):
     """The same examples, one to a row or several: the same figures, the baselines' too."""
     sizes = {"data.encoder_length": 80, "data.decoder_length": 40}

@@ -234,7 +234,7 @@ def flip(content: bytes) -> bytes:
         ("state", lambda content: content[: len(content) // 2]),
         ("state", lambda content: None),
         ("about", lambda content: content[: len(content) // 2]),
-        ("about", lambda content: content.replace(b"checksum", b"checksun")),
+        ("about", lambda content: content.replace(b'"sum"', b'"sun"')),
         ("about", lambda content: None),
     ],
 )

@@ -65,6 +65,7 @@ def test_a_step_of_sgd_is_the_gradient_of_the_mean_over_all_targets(
     assert int(state.step) == 1
 
 
+@pytest.mark.slow
 def test_normalisation_scales_the_gradient_alone(model, initial, objective, rows):
     tx, norms = optax.sgd(1.0), {}
     for normalisation in ("sum", "count", "constant"):
@@ -166,6 +167,7 @@ def test_a_batch_shares_out_the_numbers_that_recipes_ask_for(make_rows):
     assert not np.array_equal(rows.uniforms, rows.replace(seed=1).uniforms)
 
 
+@pytest.mark.slow
 def test_what_is_never_predicted_has_no_probability(model, initial, objective, rows):
     batch = corrupt(objective, rows)
     hidden, projection, _ = model.forward(initial, batch)
