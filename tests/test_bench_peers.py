@@ -105,7 +105,7 @@ def test_a_missing_peer_is_one_line_that_says_how_to_install_it(monkeypatch, cap
         raise ImportError(f"No module named '{name}'")
 
     monkeypatch.setattr("jaxdenoise.bench.peers.importlib.import_module", missing)
-    with pytest.raises(UserError, match=r"torch cannot be .* pip install 'jaxdenoise\[hf\]'"):
+    with pytest.raises(UserError, match=r"torch cannot be .* pip install 'jaxdenoise\[peers\]'"):
         peers.steps_beside_transformers(compared())
 
 

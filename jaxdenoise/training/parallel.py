@@ -199,8 +199,15 @@ class Pmap(_Spread):
         return jax.jit(own)(state)
 
     def split(self, rows: Rows) -> Rows:
+        # Global arrays: a pmap that was compiled ahead of time takes what it was compiled for, and
+        # does not join the rows of several processes.
         devices = len(self.mesh.local_devices)
-        return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), rows)
+
+        def spread(x: Any) -> jax.Array:
+            mine = x.reshape(devices, -1, *x.shape[1:])
+            return jax.make_array_from_process_local_data(self._by_row, mine)
+
+        return jax.tree.map(spread, rows)
 
     def compile(self, step: Step, state: TrainState, rows: Rows) -> Any:
         mapped = jax.pmap(step, axis_name=_AXIS, donate_argnums=0, devices=self._devices)
