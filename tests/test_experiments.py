@@ -80,7 +80,7 @@ def test_axes_multiply_and_seeds_come_last():
 
 def test_an_axis_cannot_be_overridden_and_seeds_are_replaced():
     plain = {"experiment": "quickstart", "axes": {"objective": {"noise_density": [0.1, 0.2]}}}
-    with pytest.raises(UserError, match=r"objective.noise_density is an axis of config x"):
+    with pytest.raises(UserError, match=r"noise_density is what run noise_density=0.1 differs in"):
         ablation.resolve("x", plain, {"objective.noise_density": ["0.3"]})
     resolved = ablation.resolve("x", plain, {"seed": ["4", "5"]})
     assert [run.experiment.seed for run in resolved.runs] == [4, 5, 4, 5]
