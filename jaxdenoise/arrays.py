@@ -256,7 +256,8 @@ class Rows:
         of their own.
       places: how many rows the run has had before it; None for the example ids.
       pieces: of packed rows; None where a row is one example.
-      seed: of the experiment, the same for all rows of a run.
+      seeds: of the experiment, the same for all rows of a run; an array, so that one compiled step
+        serves every seed. None for 0.
     """
 
     tokens: Int[AnyArray, "B L"]
@@ -265,7 +266,7 @@ class Rows:
     epochs: UInt[AnyArray, "B"]
     places: UInt[AnyArray, "B"] | None = None
     pieces: Pieces | None = None
-    seed: int = struct.field(pytree_node=False, default=0)
+    seeds: UInt[AnyArray, "B"] | None = None
 
     def unpacked(self) -> Rows:
         """The pieces of packed rows, B · N rows of one piece each; others as they are."""
@@ -283,8 +284,12 @@ class Rows:
             example_ids=pieces.example_ids.reshape(-1),
             epochs=jnp.repeat(jnp.asarray(self.epochs), lengths.shape[-1]),
             places=pieces.places.reshape(-1),
-            seed=self.seed,
+            seeds=None if self.seeds is None else jnp.repeat(self.seeds, lengths.shape[-1]),
         )
+
+    def seeded(self, seed: int) -> Rows:
+        """The same rows in a run of this seed."""
+        return dataclasses.replace(self, seeds=np.full(len(self.lengths), seed, np.uint32))
 
     @property
     def keys(self) -> Key:
@@ -298,14 +303,21 @@ class Rows:
         frac(u₀ + place / φ), in integers, which lose nothing in long runs; u₀ from the seed.
         """
         places = jnp.asarray(self.example_ids if self.places is None else self.places, jnp.uint32)
-        first = np.uint32(keys.host_seed("uniform", self.seed))
-        return keys.to_uniform(places * np.uint32(keys.GOLDEN) + first)
+        first = jax.vmap(lambda seed: jax.random.bits(keys.stream("uniform", seed)))
+        return keys.to_uniform(places * np.uint32(keys.GOLDEN) + first(self._seeds))
 
     def stream(self, name: str) -> Key:
         """Key[B]: for each row's use of the named stream of randomness."""
-        return jax.vmap(keys.example_key, in_axes=(None, 0, 0))(
-            keys.stream(name, self.seed), self.epochs, self.example_ids
-        )
+
+        def one(seed: AnyArray, epoch: AnyArray, example_id: AnyArray) -> Key:
+            return keys.example_key(keys.stream(name, seed), epoch, example_id)
+
+        return jax.vmap(one)(self._seeds, self.epochs, self.example_ids)
+
+    @property
+    def _seeds(self) -> UInt[AnyArray, "B"]:
+        nothing = jnp.zeros(jnp.shape(self.lengths), jnp.uint32)
+        return nothing if self.seeds is None else jnp.asarray(self.seeds)
 
 
 NEVER = -1e9

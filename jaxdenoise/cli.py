@@ -12,7 +12,8 @@ from jaxdenoise.errors import UserError, unknown
 COMMANDS = {
     "list": "experiments, objectives, configs, corpora",
     "show": "see a corruption: source, inputs, targets, statistics",
-    "train": "train an experiment or a config, or continue it",
+    "train": "train an experiment, or continue it",
+    "sweep": "every run of a config, resumable, compared in a table and a page",
     "launch": "train in many processes: here, under SLURM, on TPU pods",
     "report": "one self-contained HTML page of a run",
     "infill": "fill the blanks of a text with a trained model",

@@ -18,7 +18,7 @@ GOLDEN = 2654435769
 """2^32 / φ: multiples of it, cut to 32 bits, are spread as evenly as can be."""
 
 
-def stream(name: str, seed: int = 0) -> jax.Array:
+def stream(name: str, seed: ArrayLike = 0) -> jax.Array:
     """The root key of a named stream; names are told apart by crc32, the same on every machine.
 
     Example:

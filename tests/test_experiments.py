@@ -53,13 +53,15 @@ def test_a_config_resolves_to_distinct_runs(name):
 
 def test_t5s_table_6_has_its_four_rates():
     resolved = ablation.load_ablation(ablation.config_files()["t5_table6_corruption_rate"])
+    assert resolved.arms == ("10%", "15%", "25%", "50%")
     rates = [run.experiment.objective.options()["noise_density"] for run in resolved.runs]
-    assert rates == [0.1, 0.15, 0.25, 0.5]
+    assert rates == [rate for rate in (0.1, 0.15, 0.25, 0.5) for _ in range(3)]
+    same = resolved.runs[0].experiment
     changed = [
-        dataclasses.replace(run.experiment, objective=resolved.runs[0].experiment.objective)
+        dataclasses.replace(run.experiment, objective=same.objective, seed=same.seed)
         for run in resolved.runs
     ]
-    assert len(set(map(digest, changed))) == 1  # arms differ in the rate alone
+    assert len(set(map(digest, changed))) == 1  # arms differ in rate and seed alone
 
 
 def test_axes_multiply_and_seeds_come_last():
@@ -87,6 +89,34 @@ def test_an_axis_cannot_be_overridden_and_seeds_are_replaced():
     assert resolved.runs[0].name == "noise_density=0.1,seed=4"
 
 
+def test_tables_of_axes_are_a_union_and_arms_go_along_them():
+    plain = {
+        "experiment": "quickstart",
+        "arms": {"small": {"model.width": 64}, "usual": {}},
+        "axes": [{"objective.noise_density": [0.1]}, {"training.steps": [5, 6]}],
+    }
+    resolved = ablation.resolve("x", plain)
+    names = ["noise_density=0.1", "steps=5", "steps=6"]
+    assert resolved.arms == tuple(f"{arm},{name}" for arm in ("small", "usual") for name in names)
+    assert [run.experiment.model.width for run in resolved.runs] == [64] * 3 + [128] * 3
+
+
+def test_a_scale_overrides_the_overrides_and_may_start_from_another_experiment():
+    plain = {
+        "experiment": "quickstart",
+        "seeds": [0, 1, 2],
+        "overrides": {"training.steps": 5, "training.batch_size": 8},
+        "arms": {"a": {}},
+        "scales": {"tiny": {"experiment": "ablation_smoke", "seeds": [7], "training.steps": 2}},
+    }
+    [run] = ablation.resolve("x", plain, scale="tiny").runs
+    assert (run.experiment.training.steps, run.experiment.training.batch_size) == (2, 8)
+    assert (run.experiment.seed, run.experiment.model.width) == (7, 16)
+    assert ablation.resolve("x", plain, scale="tiny").folder == "x-tiny"
+    with pytest.raises(UserError, match="unknown scale 'full'"):
+        ablation.resolve("x", plain, scale="full")
+
+
 def test_an_axis_may_be_a_structure():
     plain = {
         "experiment": "quickstart",
@@ -106,6 +136,26 @@ def test_an_axis_may_be_a_structure():
         ({"experiment": 3}, "experiment of config x is 3; it must be text"),
         ({"experiment": "quickstart", "axes": 3}, "axes of config x is 3; it must be a table"),
         ({"experiment": "quickstart", "axes": {"seed": 3}}, "at least one value"),
+        (
+            {"experiment": "quickstart", "axes": {"training.steps, seed": [[1, 2], [3]]}},
+            "moves 2 fields together, but has \\[3\\]",
+        ),
+        (
+            {"experiment": "quickstart", "axes": {"seed": [1], "training.steps, seed": [[1, 2]]}},
+            "seed is given twice in",
+        ),
+        (
+            {"experiment": "quickstart", "arms": {"a": {"seed": 1}}, "axes": {"seed": [1, 2]}},
+            "seed is given twice in a,seed=1",
+        ),
+        ({"experiment": "quickstart", "arms": {"a": 1}}, "arms.a of config x is 1; it must be a"),
+        ({"experiment": "quickstart", "seeds": []}, "seeds is empty"),
+        ({"experiment": "quickstart", "budget": "flop"}, "did you mean 'flops'"),
+        ({"experiment": "quickstart", "published": {"measure": "F1"}}, "a measure and values"),
+        (
+            {"experiment": "quickstart", "published": {"measure": "F1", "values": {"b": 1}}},
+            "unknown arm in published 'b'",
+        ),
         (
             {"experiment": "quickstart", "axes": {"data.raw_lenth": [64]}},
             r"run raw_lenth=64.*did you mean 'data.raw_length'",

@@ -30,6 +30,8 @@ ORDER = [
     {"training.loop", "training.compiled"},
     {"training.run"},
     {"report", "bench", "launch"},
+    {"sweep"},
+    {"comparison"},
     {"commands"},
     {"cli"},
     {"__main__"},

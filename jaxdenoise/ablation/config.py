@@ -43,6 +43,7 @@ _KEYS = {
     "axes": ((dict, list), "a table, or several for a union"),
     "scales": (dict, "a table"),
     "held_out": (dict, "a table"),
+    "infill": (dict, "a table"),
     "published": (dict, "a table"),
 }
 BUDGETS = ("steps", "source_tokens", "target_tokens", "flops")
@@ -96,6 +97,7 @@ class Ablation:
         those of its experiment and the others' follow.
       measure: what the arms are ranked by; None for the comparison's own choice.
       held_out: further objectives by name, under which every arm is evaluated.
+      infill: the objective whose blanks every arm fills; None for its architecture's own.
       published: what the paper found.
     """
 
@@ -107,6 +109,7 @@ class Ablation:
     budget: str = "steps"
     measure: str | None = None
     held_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    infill: Mapping[str, Any] | None = None
     published: Published | None = None
 
     @property
@@ -198,6 +201,7 @@ def _resolve(name: str, plain: dict[str, Any], changes: Point, scale: str) -> Ab
         budget=budget,
         measure=plain.get("measure"),
         held_out=plain.get("held_out", {}),
+        infill=plain.get("infill"),
         published=_published(plain.get("published"), list(found)),
     )
 

@@ -9,8 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxdenoise.ablation import Ablation
-
 
 def print_results(results: Mapping[str, Any], console: Console) -> None:
     """Prints sentences, the table of losses, and how the time was spent."""
@@ -69,22 +67,3 @@ def _table(results: Mapping[str, Any]) -> Table:
             f"{row['bits_per_byte']:.3f}",
         )
     return table
-
-
-def print_comparison(
-    ablation: Ablation, results: Mapping[str, Mapping[str, Any]], console: Console
-) -> None:
-    """Prints one line a run of an ablation."""
-    table = Table(title=f"{ablation.title} ({ablation.source})", title_justify="left", box=None)
-    table.add_column("run", overflow="fold")
-    for name in ("loss (nats)", "bits/byte", "gap closed"):
-        table.add_column(name, justify="right")
-    for name, result in results.items():
-        held_out = result["held_out"]
-        table.add_row(
-            name,
-            f"{held_out['text_loss']:.3f}",
-            f"{held_out['bits_per_byte']:.3f}",
-            f"{result['gap_closed']:.1%}",
-        )
-    console.print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -105,7 +104,7 @@ def read_rows(
         path = None if own else str(_tokenizer_file(tokenizer))
         store = prepare(DataConfig(corpus=options.corpus, tokenizer=path), console=console)
         rows = sample_rows(store.tokens(options.split), length, MOST_ROWS)
-        return dataclasses.replace(rows, seed=options.seed), store.tokenizer
+        return rows.seeded(options.seed), store.tokenizer
     opened = load_tokenizer(tokenizer)
     if options.file is not None:
         stream = _read_stream(options.file, options.field, opened, length * MOST_ROWS)

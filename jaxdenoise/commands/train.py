@@ -1,16 +1,15 @@
-"""jaxdenoise train EXPERIMENT|CONFIG [--field value …] [--run-dir DIR] [--module NAME]."""
+"""jaxdenoise train EXPERIMENT [--field value …] [--run-dir DIR] [--module NAME]."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
-from jaxdenoise.ablation import config_files, load_ablation
+from jaxdenoise.ablation import config_files
 from jaxdenoise.commands.console import make_console
-from jaxdenoise.commands.show_results import print_comparison, print_results
+from jaxdenoise.commands.show_results import print_results
 from jaxdenoise.data.store import prepare
 from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.experiment import (
@@ -24,11 +23,11 @@ from jaxdenoise.experiment import (
 from jaxdenoise.flags import parse_flags, split_flags, take_single
 from jaxdenoise.paths import as_path
 from jaxdenoise.training import processes
-from jaxdenoise.training.run_directory import RUNS, RunDirectory, default_directory
+from jaxdenoise.training.run_directory import RunDirectory, default_directory
 
-USAGE = """usage: jaxdenoise train EXPERIMENT|CONFIG [--field value …]
+USAGE = """usage: jaxdenoise train EXPERIMENT [--field value …]
 
-Trains an experiment, or every run of a config; the same command continues what was stopped.
+Trains an experiment; the same command continues what was stopped.
 `jaxdenoise list` shows the names, `jaxdenoise train EXPERIMENT --help` the fields.
 
   --run-dir DIR    where the run goes (default: runs/NAME-HASH8)
@@ -58,17 +57,7 @@ def run(args: Sequence[str]) -> int:
     member = _membership(changes)
     traced = take_single(changes, "profile")
     console = make_console()
-    config = _find_config(target)
-    if config is not None and asks_help:
-        print(USAGE)
-        return 0
-    if config is not None:
-        require(
-            member is None and traced is None,
-            f"--{'profile' if member is None else 'processes'} is for one experiment, and {target} "
-            "is a config of several; give one of them with its fields",
-        )
-        return _train_config(config, changes, directory, console)
+    _check_target(target)
     experiment = experiments[target]()
     if asks_help:
         print(experiments[target].__doc__)
@@ -156,35 +145,12 @@ def _membership(changes: dict[str, Any]) -> processes.Membership | None:
     return processes.Membership.of(number, *others)
 
 
-def _train_config(
-    config: Path, changes: Mapping[str, Any], directory: str | None, console: Console
-) -> int:
-    ablation = load_ablation(config, changes)
-    root = as_path(directory) if directory else RUNS
-    places = [
-        default_directory(f"{ablation.name}/{arm.name}", arm.experiment, root)
-        for arm in ablation.runs
-    ]
-    for arm, place in zip(ablation.runs, places, strict=True):
-        place.check(arm.experiment)
-    table = {}
-    for number, (arm, place) in enumerate(zip(ablation.runs, places, strict=True), 1):
-        console.rule(f"{ablation.name} {number}/{len(places)}: {arm.name}")
-        results = train_one(f"{ablation.name}/{arm.name}", arm.experiment, place, console)
-        if results is None:
-            return 130
-        table[arm.name] = results
-    print_comparison(ablation, table, console)
-    return 0
-
-
-def _find_config(target: str) -> Path | None:
-    """The config's file if the target is one, None if it is an experiment."""
-    if target.endswith(".toml"):
-        return Path(target)
-    known = config_files()
-    if target in known:
-        return known[target]
+def _check_target(target: str) -> None:
+    """Raises `UserError` unless the target is an experiment; a config is for `sweep`."""
+    configs = config_files()
+    require(
+        not target.endswith(".toml") and target not in configs,
+        f"{target} is a config of several runs; say `jaxdenoise sweep {target}`",
+    )
     if target not in experiments:
-        raise unknown("experiment or config", target, [*experiments.names(), *known])
-    return None
+        raise unknown("experiment", target, experiments.names())

@@ -238,7 +238,7 @@ def take_packed_rows(
             raw_length=raw_length,
             sizes=packing.sizes,
         ),
-        seed=seed,
+        seeds=np.full(len(visits), seed, np.uint32),
     )
 
 

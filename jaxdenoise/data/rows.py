@@ -170,7 +170,7 @@ def take_rows(
         lengths=lengths,
         example_ids=index.astype(np.uint32),
         epochs=epochs,
-        seed=seed,
+        seeds=np.full(len(index), seed, np.uint32),
     )
 
 

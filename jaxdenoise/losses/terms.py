@@ -101,13 +101,23 @@ def valid_weights(targets: AnyArray, weights: Weights, size: int) -> Weights:
         return weights
     inside = is_inside(targets, size)
     wrong = ~inside & (weights != 0)
-    checkify.debug_check(
+    _check(
         ~jnp.any(wrong),
         "target {target} is outside the vocabulary, [0, {size}); give padding weight 0",
         target=jnp.max(jnp.where(wrong, targets, -(2**31)), initial=-(2**31)),
         size=jnp.asarray(size),
     )
     return jnp.where(inside, weights, 0)
+
+
+_checking = jax.make_user_context(False)
+"""Whether checks are traced. Elsewhere they would do nothing, but JAX numbers them: no two programs
+would be the same, and none be found in a cache of compiled ones."""
+
+
+def _check(holds: Any, message: str, **values: AnyArray) -> None:
+    if _checking.value:
+        checkify.debug_check(holds, message, **values)
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,7 +140,8 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        error, result = checkify.checkify(function)(*args, **kwargs)
+        with _checking(True):
+            error, result = checkify.checkify(function)(*args, **kwargs)
         message = error.get()
         if message is not None:
             raise UserError(message.removesuffix(" (`check` failed)"))
@@ -159,7 +170,7 @@ def sequence_weights(
     """
     weights = jnp.asarray(weights, jnp.result_type(float))
     segment_ids = jnp.asarray(segment_ids)
-    checkify.debug_check(
+    _check(
         jnp.all((segment_ids >= 0) & (segment_ids <= weights.shape[-1])),
         "segment ids must be in [0, {size}], the length of the row",
         size=jnp.asarray(weights.shape[-1]),

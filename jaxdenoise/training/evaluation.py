@@ -42,7 +42,7 @@ class Evaluator:
         backend: Backend,
     ):
         objective = objective.for_evaluation()
-        self._backend, self._chunks = backend, _chunks(rows, backend.parts)
+        self._backend, self._chunks = backend, chunks_of(rows, backend.parts)
         compiled = jax.jit(corrupt, static_argnums=0)
         chunks = [jax.device_get(compiled(objective, chunk)) for chunk in self._chunks]
         self._targets = [_text_targets(batch, model.stack, objective.vocab) for batch in chunks]
@@ -91,7 +91,7 @@ def gap_closed(result: dict[str, float], baselines: dict[str, Any]) -> float:
     return (unigram - result["text_loss"]) / (unigram - bigram)
 
 
-def _chunks(rows: Rows, parts: int) -> list[Rows]:
+def chunks_of(rows: Rows, parts: int) -> list[Rows]:
     """The rows in pieces of one size, which `parts` divides; filled up with rows of no tokens."""
     total = len(rows.lengths)
     size = -(-min(CHUNK, total) // parts) * parts

@@ -122,6 +122,15 @@ def restore_params(run: RunDirectory, experiment: Experiment, model: Model) -> P
         checkpoints.close()
 
 
+def final_params(setup: Setup, run: RunDirectory) -> Params:
+    """The parameters of a run's newest checkpoint, where its backend has them."""
+    checkpoints = Checkpoints(run.checkpoints)
+    try:
+        return checkpoints.restore(setup.layout()).params
+    finally:
+        checkpoints.close()
+
+
 def _finish(
     setup: Setup, run: RunDirectory, evaluator: Evaluator, params: Params, clock: Clock
 ) -> dict[str, Any]:

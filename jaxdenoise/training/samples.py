@@ -30,6 +30,7 @@ from jaxdenoise.training.step import corrupt, token_losses
 _SENTENCE = re.compile(r"(?:^|(?<=[.\n]\s))[A-Z][a-z]+ [\w ,'\n()-]{60,240}\.(?=\s|$)")
 LONG_SENTENCE = 35  # tokens
 _BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
+_ROUND = 32  # inputs are padded to a multiple of it, so that few sizes are compiled
 _FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
 
 _corrupt = jax.jit(corrupt, static_argnums=0)
@@ -221,7 +222,7 @@ def _fill(
     truth: list[dict[int, list[int]]],
 ) -> list[Pieces]:
     """Decodes all inputs in one batch; returns each as text and filled blanks."""
-    length = max(map(len, inputs))
+    length = -(-max(map(len, inputs)) // _ROUND) * _ROUND
     padded = [np.pad(np.array(ids, np.int32), (0, length - len(ids))) for ids in inputs]
     real = [np.arange(length) < len(ids) for ids in inputs]
     batch = Example(

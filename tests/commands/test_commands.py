@@ -120,27 +120,6 @@ def test_a_reader_that_has_gone_is_no_error(args, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_config_is_trained_arm_by_arm_and_compared(command, tmp_path):
-    (tmp_path / "rates.toml").write_text(
-        'title = "Rates"\nexperiment = "tiny_run"\n'
-        "[overrides]\ntraining.steps = 4\n[axes]\nobjective.noise_density = [0.15, 0.3]\n"
-    )
-    status, out = command("train", "rates.toml", "--seed", "3")
-    assert status == 0
-    table = out[out.index("Rates") :]
-    assert [f"noise_density={rate},seed=3" in table for rate in (0.15, 0.3)] == [True, True]
-    runs = [read_json(path) for path in (tmp_path / "runs").rglob("config.json")]
-    rates = {run["experiment"]["objective"]["noise_density"] for run in runs}
-    assert rates == {0.15, 0.3}
-    assert {run["experiment"]["seed"] for run in runs} == {3}
-    _, listed = command("list", "rates.toml")
-    assert "noise_density=0.3,seed=0" in listed
-    status, usage = command("train", "rates.toml", "--help")
-    assert status == 0
-    assert usage.startswith("usage:")
-
-
-@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(command, monkeypatch, tmp_path):
     plain = Batches.__getitem__
 
@@ -203,7 +182,7 @@ def test_an_objective_of_a_few_lines_is_listed_shown_trained_and_used_again(comm
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "late.toml").write_text(MINE_TRAINED)
     assert code_lines(MINE) <= 15
-    assert command("train", "late.toml", "--module", "mine")[0] == 0
+    assert command("sweep", "late.toml", "--module", "mine")[0] == 0
     [run] = [path.parent for path in (tmp_path / "runs").rglob("results.json")]
     example = read_json(run / "gallery.json")[0]
     noise = [token for token in example["source"] if token["span"] is not None]

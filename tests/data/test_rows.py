@@ -55,7 +55,7 @@ def test_reading_gives_the_batches_in_order_from_any_step(threads, start):
     assert len(read) == 20 - start
     for step, batch in enumerate(read, start):
         assert same(batch, source[step])
-        assert batch.seed == 0
+        assert batch.seeds.tolist() == [0] * len(batch.lengths)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])

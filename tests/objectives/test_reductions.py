@@ -155,7 +155,7 @@ def test_times_spread_over_a_batch_lower_the_variance(vocab):
 
     even, drawn = [], []
     for seed in range(100):
-        now = rows.replace(seed=seed)
+        now = rows.seeded(seed)
         even.append(int(masked(now.keys, now.uniforms)))
         chances = jax.random.uniform(jax.random.key(seed), (number,))
         drawn.append(int(masked(now.keys, chances)))

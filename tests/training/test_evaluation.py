@@ -112,7 +112,7 @@ def test_the_corruption_is_frozen(tiny, tmp_path):
 
 
 def test_held_out_rows_do_not_share_the_training_rows_noise(setup, rows):
-    reseeded = rows.replace(seed=setup.experiment.seed)
+    reseeded = rows.seeded(setup.experiment.seed)
     held_out, training = (corrupt(setup.objective, r) for r in (rows, reseeded))
     changed = (held_out.encoder_input_tokens != training.encoder_input_tokens).any(axis=1)
     assert np.asarray(changed).mean() > 0.9

@@ -164,7 +164,7 @@ def test_a_batch_shares_out_the_numbers_that_recipes_ask_for(make_rows):
     assert (np.diff(np.append(numbers, numbers[0] + 1)) < 2.7 / 64).all()  # random: about 5 / 64
     later = rows.replace(places=np.arange(2**32 - 64, 2**32, dtype=np.uint32))
     assert (np.diff(np.sort(later.uniforms)) < 2.7 / 64).all()  # and nothing is lost in long runs
-    assert not np.array_equal(rows.uniforms, rows.replace(seed=1).uniforms)
+    assert not np.array_equal(rows.uniforms, rows.seeded(1).uniforms)
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""The runs of a sweep beside each other: paired statistics, the table, the page."""

@@ -1,0 +1,115 @@
+"""One run of a sweep: train it, ask it what all are asked, and leave both in its directory.
+
+Where a sweep stands is read from these directories alone, so that any engine, any machine and any
+later moment sees the same.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from jaxdenoise.errors import UserError
+from jaxdenoise.experiment import from_dict
+from jaxdenoise.paths import as_path
+from jaxdenoise.training.metrics_file import read_metrics
+from jaxdenoise.training.run_directory import RunDirectory, read_json, write_json
+
+State = Literal["waiting", "running", "done", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run of a sweep, as plain data: it may travel to another machine.
+
+    Attributes:
+      name: of the run, such as "15%,seed=0".
+      arm: what is compared.
+      experiment: fully spelled out.
+      path: of its directory.
+      objectives: by name, under which it is evaluated at the end.
+      infill: the objective whose blanks it fills; None for its architecture's own.
+    """
+
+    name: str
+    arm: str
+    experiment: Mapping[str, Any]
+    path: str
+    objectives: Mapping[str, Mapping[str, Any]]
+    infill: Mapping[str, Any] | None = None
+
+    @property
+    def run(self) -> RunDirectory:
+        """Its files."""
+        return RunDirectory(as_path(self.path))
+
+    @property
+    def measures(self) -> Path:
+        """What it was asked at the end; with this file it is done."""
+        return self.run.path / "measures.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why it failed."""
+        return self.run.path / "failure.json"
+
+    def state(self) -> State:
+        """Where it stands."""
+        if self.measures.exists():
+            return "done"
+        if self.failure.exists():
+            return "failed"
+        return "running" if self.run.metrics.exists() else "waiting"
+
+    def progress(self) -> dict[str, Any]:
+        """The newest row of its metrics that has a loss; empty before the first."""
+        rows = [row for row in read_metrics(self.run.metrics) if "loss" in row]
+        return rows[-1] if rows else {}
+
+    def reason(self) -> str:
+        """Why it failed, on a line."""
+        return read_json(self.failure)["reason"] if self.failure.exists() else ""
+
+
+def do(job: Job, console: Console | None = None) -> State:
+    """Does a job, or what is left of it; a failure is written down, not raised.
+
+    Raises:
+      Interrupted: a signal stopped it; a checkpoint is saved.
+      KeyboardInterrupt: likewise, before or after the steps.
+    """
+    from jaxdenoise.training.loop import Interrupted
+
+    job.failure.unlink(missing_ok=True)
+    try:
+        _train_and_measure(job, console or Console(quiet=True))
+    except Interrupted:
+        raise
+    except Exception as error:  # of any kind: the other runs go on
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        job.run.path.mkdir(parents=True, exist_ok=True)
+        lines = " ".join(reason.split())[:500]
+        write_json(job.failure, {"reason": lines, "traceback": traceback.format_exc()})
+    return job.state()
+
+
+def _train_and_measure(job: Job, console: Console) -> None:
+    from jaxdenoise.report.page import write_report
+    from jaxdenoise.sweep.measures import costs_of, measure, objective_of
+    from jaxdenoise.training.run import final_params, train
+    from jaxdenoise.training.setup import build
+
+    if job.measures.exists():
+        return
+    setup = build(from_dict(job.experiment))
+    train(setup, job.name, job.run, console)
+    objectives = {name: objective_of(plain) for name, plain in job.objectives.items()}
+    infill = None if job.infill is None else objective_of(job.infill)
+    found = measure(setup, final_params(setup, job.run), objectives, infill)
+    write_report([job.run.path], job.run.report)
+    write_json(job.measures, {**found, "costs": costs_of(setup)})
