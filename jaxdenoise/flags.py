@@ -14,6 +14,9 @@ from jaxdenoise.errors import UserError, require, unknown
 
 T = TypeVar("T")
 
+REPEATED = ("log", "module")
+"""Flags whose values add up where they are given again; of others the last one counts."""
+
 
 def parse_flags(default: T, args: Sequence[str], *, program: str = "jaxdenoise") -> T:
     """Returns `default` with the fields that the flags name.
@@ -55,6 +58,8 @@ def split_flags(args: Sequence[str]) -> dict[str, list[str]]:
     Example:
       >>> split_flags(["--data.files", "a", "b", "--training.batch-size=8"])
       {'data.files': ['a', 'b'], 'training.batch_size': ['8']}
+      >>> split_flags(["--log", "a", "--seed", "1", "--log", "b", "--seed", "2"])
+      {'log': ['a', 'b'], 'seed': ['2']}
 
     Raises:
       UserError: a value without a flag before it, or a flag without a value.
@@ -64,7 +69,11 @@ def split_flags(args: Sequence[str]) -> dict[str, list[str]]:
     for arg in args:
         if arg.startswith("--"):
             flag, equals, value = arg.partition("=")
-            values = fields[_field(flag)] = [value] if equals else []
+            name = _field(flag)
+            if name not in REPEATED or name not in fields:
+                fields[name] = []
+            values = fields[name]
+            values += [value] if equals else []
         elif values is None:
             raise UserError(f"'{arg}' is not a flag; give fields as --section.name value")
         else:

@@ -21,6 +21,7 @@ ORDER = [
     {"flags"},
     {"experiment"},
     {"ablation", "data"},
+    {"training.loggers"},
     {"training.metrics", "training.metrics_file", "training.run_directory"},
     {"training.step"},
     {"training.parallel", "training.processes", "training.progress", "training.profile"},

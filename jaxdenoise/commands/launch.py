@@ -19,6 +19,7 @@ from jaxdenoise.launch import scripts
 from jaxdenoise.launch.places import Elsewhere, Gke, Local, Slurm, Tpu
 from jaxdenoise.launch.scripts import Job
 from jaxdenoise.launch.together import on_this_machine
+from jaxdenoise.training import loggers
 from jaxdenoise.training.run_directory import RunDirectory, default_directory
 
 USAGE = """usage: jaxdenoise launch EXPERIMENT --on PLACE [--option value …] [--field value …]
@@ -48,6 +49,7 @@ SWITCHES = ("--run", "--spot", "--create-cluster")  # may stand alone
 TRAIN = (
     "run_dir",
     "module",
+    "log",
     "profile",
     "patience",
 )  # options of jaxdenoise train that are no fields
@@ -82,12 +84,14 @@ def run(args: Sequence[str]) -> int:
     script = maker(job, place)
     experiment.training.check_devices(place.devices, place.devices)
     if isinstance(place, Tpu | Gke):
+        loggers.check_place(flags.get("log", ()), job.run_dir, dict(place.variables))
         _check_reach(experiment, [experiments[name].__module__, *modules], place)
     return _deliver(script, place, program)
 
 
 def _check_job(name: str, flags: dict[str, list[str]]) -> tuple[Job, Experiment]:
     """What is trained, checked as `jaxdenoise train` does, so that a mistake shows here."""
+    loggers.check_names(flags.get("log", ()))
     fields = {field: values for field, values in flags.items() if field not in TRAIN}
     experiment = override(experiments[name](), fields)
     default = default_directory(name, experiment).path

@@ -22,7 +22,7 @@ from jaxdenoise.experiment import (
 )
 from jaxdenoise.flags import parse_flags, split_flags, take_single
 from jaxdenoise.paths import as_path
-from jaxdenoise.training import processes
+from jaxdenoise.training import loggers, processes
 from jaxdenoise.training.run_directory import RunDirectory, default_directory
 
 USAGE = """usage: jaxdenoise train EXPERIMENT [--field value …]
@@ -32,6 +32,8 @@ Trains an experiment; the same command continues what was stopped.
 
   --run-dir DIR    where the run goes (default: runs/NAME-HASH8)
   --module NAME    a Python module that registers experiments of your own; may be repeated names
+  --log NAME       show the metrics in tensorboard or wandb too (pip install 'jaxdenoise[log]');
+                   may be repeated
   --profile A:B    write a trace of steps A to B - 1 for XProf into the run directory
 
 Several processes, each started with the same command (`jaxdenoise launch` does it for you):
@@ -53,6 +55,7 @@ def run(args: Sequence[str]) -> int:
     asks_help = "--help" in rest or "-h" in rest
     changes = split_flags([arg for arg in rest if arg not in ("--help", "-h")])
     load_experiments(tuple(changes.pop("module", ())))
+    log = loggers.check_names(changes.pop("log", ()))
     directory = take_single(changes, "run_dir")
     member = _membership(changes)
     traced = take_single(changes, "profile")
@@ -69,7 +72,7 @@ def run(args: Sequence[str]) -> int:
         processes.join(member, as_path(f"{place.path}.arrived"))
         processes.agree({**flatten(to_dict(experiment)), "run_dir": str(place.path)})
         console.quiet = not processes.first()
-    results = train_one(target, experiment, place, console, profile)
+    results = train_one(target, experiment, place, console, profile, log)
     return 130 if results is None else 0
 
 
@@ -79,12 +82,14 @@ def train_one(
     place: RunDirectory,
     console: Console,
     profile: range | None = None,
+    log: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Trains one experiment and writes its report; None if it was interrupted.
 
     What needs no arrays comes first, so that a mistake shows before JAX is loaded.
     """
     processes.first_alone(lambda: place.check(experiment))
+    processes.first_alone(lambda: loggers.check_loggers(log, str(place.path)))
     store = processes.first_before_others(lambda: prepare(experiment.data, console=console))
     if skipped := store.manifest["bad_records"]:
         console.print(f"skipped {len(skipped)} bad records, first: {skipped[0]}", style="yellow")
@@ -98,7 +103,7 @@ def train_one(
 
     setup = processes.alike(lambda: build(experiment, store))
     try:
-        results = train(setup, name, place, console, profile=profile)
+        results = train(setup, name, place, console, profile=profile, log=log)
     except Interrupted as stop:
         console.print(
             f"stopped at step {stop.step} of {experiment.training.steps}; the checkpoint is saved, "

@@ -31,7 +31,7 @@ from jaxdenoise.errors import require
 from jaxdenoise.launch.places import Elsewhere, Gke, Slurm, Tpu, accelerator
 
 PYTHON = "3.12"  # of machines that have none new enough
-EXTRAS = "gcs,hf,tpu"
+EXTRAS = ("gcs", "hf", "tpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,11 @@ class Job:
     flags: tuple[str, ...] = ()
     run_dir: str
     name: str
+
+    @property
+    def extras(self) -> list[str]:
+        """Of jaxdenoise, what machines need that have nothing."""
+        return [*EXTRAS, *(["log"] if "--log" in self.flags else [])]
 
     def train(self, *flags: str) -> list[str]:
         """The command of every process.
@@ -90,7 +95,7 @@ def tpu_script(job: Job, place: Tpu) -> str:
     install = (
         "python3 -m pip install --quiet --user uv && "
         f"python3 -m uv venv --quiet --allow-existing --python {PYTHON} .jaxdenoise && "
-        f"python3 -m uv pip install --quiet --python {python} {_requirements(place.package)}"
+        f"python3 -m uv pip install --quiet --python {python} {_requirements(place.package, job)}"
     )
     variables = [f"{name}={shlex.quote(value)}" for name, value in place.variables]
     train = f".jaxdenoise/bin/{shlex.join(job.train('--processes', 'auto'))}"
@@ -120,7 +125,7 @@ def gke_script(job: Job, place: Gke) -> str:
     _is_in_bucket(job)
     command = f"exec {shlex.join(job.train('--processes', 'auto'))}"
     if place.image is None:
-        command = f"pip install --quiet {_requirements(place.package)} && {command}"
+        command = f"pip install --quiet {_requirements(place.package, job)} && {command}"
     return _render(
         "gke.sh",
         job=job,
@@ -152,11 +157,11 @@ def _lines(command: Sequence[str]) -> str:
     return "".join(parts).strip()
 
 
-def _requirements(wheels: Sequence[str]) -> str:
+def _requirements(wheels: Sequence[str], job: Job) -> str:
     """The wheels as pip names them where they were copied to, jaxdenoise with its extras."""
-    names = [PurePosixPath(path).name for path in wheels]
+    names, extras = [PurePosixPath(path).name for path in wheels], ",".join(job.extras)
     return shlex.join(
-        f"./{n}[{EXTRAS}]" if n.startswith("jaxdenoise-") else f"./{n}" for n in names
+        f"./{n}[{extras}]" if n.startswith("jaxdenoise-") else f"./{n}" for n in names
     )
 
 

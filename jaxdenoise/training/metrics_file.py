@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxdenoise import paths
+from jaxdenoise.training.loggers import Loggers
 
 
 class MetricsFile:
@@ -20,29 +21,38 @@ class MetricsFile:
       path: of the file.
       step: where the run is resumed; rows of later steps belong to work that was lost, and go.
       writes: of several processes, one does.
+      loggers: are handed the rows that are kept, and each that comes.
     """
 
-    def __init__(self, path: Path, step: int, *, writes: bool = True):
-        self.path, self._writes = path, writes
+    def __init__(
+        self, path: Path, step: int, *, writes: bool = True, loggers: Loggers | None = None
+    ):
+        self.path, self._writes, self._loggers = path, writes, loggers or Loggers()
         self._held: list[str] | None = None
         if writes:
-            kept = [json.dumps(row) for row in read_metrics(path) if row["step"] <= step]
+            rows = [row for row in read_metrics(path) if row["step"] <= step]
+            kept = [json.dumps(row) for row in rows]
             self._write(kept)
             self._held = None if paths.is_local(path) else kept
+            for row in rows:
+                self._loggers.log(row)
 
     def append(self, row: dict[str, Any]) -> None:
         """Writes one row; arrays become numbers and lists."""
-        line = json.dumps(_plain(row))
+        row = _plain(row)
+        line = json.dumps(row)
         if self._held is not None:
             self._held.append(line)
         elif self._writes:
             with self.path.open("a") as file:
                 file.write(line + "\n")
+        self._loggers.log(row)
 
     def flush(self) -> None:
         """Makes sure that all rows are in the file, before a checkpoint says that they are."""
         if self._held is not None:
             self._write(self._held)
+        self._loggers.flush()
 
     def _write(self, lines: list[str]) -> None:
         paths.write_whole(self.path, "".join(line + "\n" for line in lines).encode())

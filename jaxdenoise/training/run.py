@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
@@ -15,13 +16,14 @@ from jaxdenoise.arrays import Params
 from jaxdenoise.data.baselines import MAX_TOKENS, fit_baselines
 from jaxdenoise.data.rows import Batches
 from jaxdenoise.errors import require
-from jaxdenoise.experiment import Experiment
+from jaxdenoise.experiment import Experiment, to_dict
 from jaxdenoise.model.model import Model
 from jaxdenoise.optim import build_optimizer
 from jaxdenoise.training import processes, samples
 from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.evaluation import Evaluator, gap_closed
 from jaxdenoise.training.fingerprint import compare_fingerprints, take_fingerprint
+from jaxdenoise.training.loggers import opened
 from jaxdenoise.training.loop import Clock, run_steps
 from jaxdenoise.training.metrics_file import MetricsFile
 from jaxdenoise.training.run_directory import RunDirectory, read_json, write_json
@@ -38,6 +40,7 @@ def train(
     console: Console,
     *,
     profile: range | None = None,
+    log: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Trains an experiment in its directory; continues a run that was stopped.
 
@@ -49,6 +52,7 @@ def train(
       run: where its files go.
       console: for progress.
       profile: steps whose trace is written into the run's directory.
+      log: names of loggers that show the rows of metrics.jsonl too.
 
     Returns:
       What results.json holds, in the first process. A finished run is not trained again.
@@ -85,19 +89,21 @@ def train(
             processes.first_alone(compare)
             state = checkpoints.restore(setup.layout(), start)
             console.print(f"continuing {run.path} from step {start}", highlight=False)
-        metrics = MetricsFile(run.metrics, start, writes=processes.first())
-        clock = Clock()
-        if start < training.steps:
-            state, clock = run_steps(
-                setup,
-                checkpoints,
-                metrics,
-                evaluator,
-                console,
-                start=start,
-                state=state,
-                profile=(profile if processes.first() else None, run.profile),
-            )
+        asked = log if processes.first() else ()
+        with opened(asked, run.path, to_dict(setup.experiment), start, console) as loggers:
+            metrics = MetricsFile(run.metrics, start, writes=processes.first(), loggers=loggers)
+            clock = Clock()
+            if start < training.steps:
+                state, clock = run_steps(
+                    setup,
+                    checkpoints,
+                    metrics,
+                    evaluator,
+                    console,
+                    start=start,
+                    state=state,
+                    profile=(profile if processes.first() else None, run.profile),
+                )
         with console.status("evaluating"):
             return _finish(setup, run, evaluator, state.params, clock)
     finally:

@@ -19,6 +19,7 @@ class RunDirectory:
     """The files of one run.
 
     config.json the experiment, spelled out · tokenizer.json · metrics.jsonl a row every few steps
+    · tensorboard/, wandb/ the same, where it was asked for
     · checkpoints/ · results.json, gallery.json what the report shows · report.html
     """
 

@@ -55,6 +55,8 @@ def elsewhere(tmp_path, monkeypatch):
             ["t5_base", *TPU, "--data.mixture", "pydocs", "1", "hf:a/b", "1", "a.txt", "1"],
             "'a.txt' is a file of this machine",
         ),
+        (["t5_base", *TPU, "--log", "tensorbord"], "did you mean 'tensorboard'?"),
+        (["t5_base", *TPU, "--log", "wandb"], "'gs://b/r' is an address; set WANDB_MODE=online"),
         (["mine", *TPU], "give it with --package dist/jaxdenoise-0.1.0-py3-none-any.whl YOURS.whl"),
     ],
     ids=" ".join,
@@ -116,11 +118,13 @@ def test_what_train_is_given_is_what_was_typed(monkeypatch):
     ran = []
     monkeypatch.setattr(together, "run_together", lambda commands, env: ran.extend(commands) or 0)
     args = [*MESH, "--seed", "3", "--data.files", "a.txt", "b.txt", "--profile", "10:15"]
-    assert main(["launch", "quickstart", "--on", "local", "--processes", "4", *args]) == 0
+    args += ["--log", "wandb", "tensorboard"]
+    again = [*args[:-1], "--log", "tensorboard"]
+    assert main(["launch", "quickstart", "--on", "local", "--processes", "4", *again]) == 0
     assert len(ran) == 4
     assert ran[2][3:5] == ["train", "quickstart"]
-    assert ran[2][5:14] == args
-    assert ran[2][14] == "--run-dir" and ran[2][15].startswith("runs/quickstart-")
+    assert ran[2][5:17] == args
+    assert ran[2][17] == "--run-dir" and ran[2][18].startswith("runs/quickstart-")
     assert ran[2][-2:] == ["--process", "2"]
 
 

@@ -1,5 +1,6 @@
 """Scripts say what they should, are shell, and do it, with programs that only pretend."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -198,6 +199,12 @@ def test_the_commands_for_a_slice_reach_its_workers_as_they_are(pretend, tmp_pat
     )
     assert shell(train).returncode == 0
     assert lines("trained") == ["b c", *TRAIN, "gs://b/runs/t5"]
+
+
+def test_what_a_logger_needs_is_installed():
+    job = dataclasses.replace(JOB, flags=("--log", "tensorboard"))
+    assert "whl[gcs,hf,tpu,log]" in tpu_script(job, Tpu(topology="v5e:4x4", zone="z"))
+    assert "whl[gcs,hf,tpu,log]" in gke_script(job, Gke(cluster="c", topology="v5e:4x4", zone="z"))
 
 
 def test_the_commands_of_a_slice_have_its_names():
