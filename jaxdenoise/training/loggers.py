@@ -120,7 +120,7 @@ class WandB:
 
     def __init__(self, run: Path, config: Mapping[str, Any], start: int):
         del start
-        wandb = importlib.import_module("wandb")
+        wandb, offline = importlib.import_module("wandb"), _is_offline(os.environ)
         name = _wandb_id(run / "wandb")
         for superseded in (run / "wandb").glob(f"offline-run-*-{name}"):
             shutil.rmtree(superseded)
@@ -130,12 +130,13 @@ class WandB:
             name=run.name,
             dir=str(run) if is_local(run) else None,  # None: ./wandb, of what is online a copy
             mode=_wandb_mode(os.environ),
-            resume=None if _is_offline(os.environ) else "allow",
+            resume=None if offline else "allow",
             config=dict(config),
             reinit="create_new",
             settings=wandb.Settings(console="off", silent=True),
         )
-        self.look = self._run.url or f"wandb sync {Path(self._run.dir).parent}"
+        copy = Path(self._run.dir).parent
+        self.look = f"wandb sync {copy}" if offline else str(self._run.url)
         self._from = self._run.step
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:

@@ -31,6 +31,26 @@ TINY = {
     "training.evaluation-rows": 8,
 }
 
+LOGGER = """
+import os
+from jaxdenoise.training.loggers import LOGGERS
+
+class Pids:
+    look = "cat pids"
+
+    def __init__(self, run, config, start):
+        self.file = run / "pids"
+
+    def log(self, step, numbers):
+        with self.file.open("a") as file:
+            file.write(f"{os.getpid()} {step} {'loss' in numbers}\\n")
+
+    def flush(self): ...
+    def close(self): ...
+
+LOGGERS["pids"] = ("json", Pids)
+"""
+
 ENVIRONMENT = {
     "PYTHONPATH": str(Path(jaxdenoise.__file__).parents[1]),
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling is most of the time
@@ -41,10 +61,10 @@ ENVIRONMENT = {
 def launch(corpus, tmp_path):
     """A function that starts `jaxdenoise launch` in an empty folder."""
 
-    def start(**fields) -> subprocess.Popen[str]:
+    def start(*more: str, **fields) -> subprocess.Popen[str]:
         given = TINY | {f"training.{name}": value for name, value in fields.items()}
         flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-        flags += ["--data.files", str(corpus), "--run-dir", "run"]
+        flags += ["--data.files", str(corpus), "--run-dir", "run", *more]
         return subprocess.Popen(
             [sys.executable, "-m", "jaxdenoise", "launch", "quickstart", *PLACE, *flags],
             cwd=tmp_path,
@@ -72,11 +92,16 @@ def test_a_run_of_two_processes_is_stopped_with_a_checkpoint(launch, tmp_path):
 
 
 def test_a_run_of_two_processes_ends_with_results_of_all_devices(launch, tmp_path):
-    out, err = launch(steps=4).communicate(timeout=240)
+    (tmp_path / "mine.py").write_text(LOGGER)
+    own = ("--module", "mine", "--log", "pids")
+    out, err = launch(*own, steps=4).communicate(timeout=240)
     assert "4 × cpu" in out, err
     assert out.count("report: run/report.html") == 1
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [2, 4]
+    logged = [line.split() for line in (tmp_path / "run/pids").read_text().splitlines()]
+    assert [line[1:] for line in logged] == [["2", "True"], ["4", "True"]]
+    assert len({pid for pid, *_ in logged}) == 1  # the first process alone
 
 
 def test_what_all_processes_refuse_is_said_once(launch):
