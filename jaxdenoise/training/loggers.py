@@ -16,13 +16,14 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rich.console import Console
 
-from jaxdenoise.errors import UserError, require, unknown
+from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import flatten
 from jaxdenoise.paths import is_local, write_whole
+from jaxdenoise.registry import Registry
 
 COMPARED = ("loss", "held_out/text_loss", "held_out/bits_per_byte")
 """What TensorBoard's table of hyperparameters shows beside them."""
@@ -32,9 +33,11 @@ class Logger(Protocol):
     """Shows numbers by step. It may fail at any time: the run goes on without it.
 
     Attributes:
+      package: that it needs.
       look: how to see them.
     """
 
+    package: ClassVar[str]
     look: str
 
     def __init__(self, run: Path, config: Mapping[str, Any], start: int):
@@ -58,6 +61,8 @@ class Logger(Protocol):
 
 class TensorBoard:
     """Event files in tensorboard/: here one that grows, at an address one more at each flush."""
+
+    package: ClassVar[str] = "tensorboardX"
 
     def __init__(self, run: Path, config: Mapping[str, Any], start: int):
         self._event = importlib.import_module("tensorboardX.proto.event_pb2")
@@ -118,6 +123,8 @@ class WandB:
     that it keeps; online it goes on by its id, and steps that the server has stay as they were.
     """
 
+    package: ClassVar[str] = "wandb"
+
     def __init__(self, run: Path, config: Mapping[str, Any], start: int):
         del start
         wandb, offline = importlib.import_module("wandb"), _is_offline(os.environ)
@@ -152,11 +159,10 @@ class WandB:
         self._run.finish()
 
 
-# By the name that --log has: the package that it needs, and what it is.
-LOGGERS: dict[str, tuple[str, type[Logger]]] = {
-    "tensorboard": ("tensorboardX", TensorBoard),
-    "wandb": ("wandb", WandB),
-}
+LOGGERS = Registry[type[Logger]]("logger")
+"""By the names that --log takes; a module of your own (--module) may add others."""
+LOGGERS.add("tensorboard", TensorBoard)
+LOGGERS.add("wandb", WandB)
 
 
 class Loggers:
@@ -168,7 +174,7 @@ class Loggers:
     def open(self, name: str, run: Path, config: Mapping[str, Any], start: int) -> None:
         """Opens one, as `Logger` has it, and says how to look at it."""
         with self._surviving(name):
-            logger = self._open[name] = LOGGERS[name][1](run, config, start)
+            logger = self._open[name] = LOGGERS[name](run, config, start)
             self._console.print(f"{name}: {logger.look}", highlight=False, soft_wrap=True)
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -225,8 +231,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
       UserError: one that is not known.
     """
     for name in names:
-        if name not in LOGGERS:
-            raise unknown("logger", name, LOGGERS)
+        LOGGERS[name]  # raises where there is none
     return tuple(dict.fromkeys(names))
 
 
@@ -234,7 +239,7 @@ def check_loggers(names: Sequence[str], run: str) -> None:
     """Raises `UserError` if a logger lacks its package, or cannot write where the run is."""
     check_place(names, run)
     for name in names:
-        package = LOGGERS[name][0]
+        package = LOGGERS[name].package
         try:
             importlib.import_module(package)
         except ImportError as error:

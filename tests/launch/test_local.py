@@ -36,6 +36,7 @@ import os
 from jaxdenoise.training.loggers import LOGGERS
 
 class Pids:
+    package = "json"
     look = "cat pids"
 
     def __init__(self, run, config, start):
@@ -48,7 +49,7 @@ class Pids:
     def flush(self): ...
     def close(self): ...
 
-LOGGERS["pids"] = ("json", Pids)
+LOGGERS.add("pids", Pids)
 """
 
 ENVIRONMENT = {

@@ -20,8 +20,7 @@ import jaxdenoise
 from jaxdenoise.cli import main
 from jaxdenoise.flags import to_flags
 from jaxdenoise.paths import as_path
-from jaxdenoise.training import loggers
-from jaxdenoise.training.loggers import Loggers, WandB, named_numbers, opened
+from jaxdenoise.training.loggers import LOGGERS, Loggers, WandB, named_numbers, opened
 from jaxdenoise.training.metrics_file import MetricsFile, read_metrics
 
 PACKAGES = ("tensorboardX", "tensorboard", "wandb")
@@ -48,17 +47,27 @@ class Kept:
         self.closed = True
 
 
-class Failing(Kept):
-    """Fails wherever `at` is called, with an error of two lines."""
+class Frail(Kept):
+    """Fails where it is told to, with an error of two lines."""
 
-    def __init__(self, at, *args):
+    at = "open"
+
+    def __init__(self, *args):
         super().__init__(*args)
-        setattr(self, at, self.fail)
-        if at == "open":
+        setattr(self, self.at, self.fail)
+        if self.at == "open":
             self.fail()
 
     def fail(self, *args):
         raise OSError("no space left\non the device")
+
+
+@pytest.fixture(autouse=True)
+def pretended():
+    with LOGGERS.scope():
+        LOGGERS.add("kept", Kept)
+        LOGGERS.add("frail", Frail)
+        yield
 
 
 @pytest.fixture
@@ -66,8 +75,7 @@ def console():
     return Console(record=True, file=io.StringIO(), width=200)
 
 
-def test_rows_that_are_kept_and_those_that_come_are_handed_on(tmp_path, console, monkeypatch):
-    monkeypatch.setitem(loggers.LOGGERS, "kept", ("json", Kept))
+def test_rows_that_are_kept_and_those_that_come_are_handed_on(tmp_path, console):
     path = tmp_path / "metrics.jsonl"
     before = MetricsFile(path, 0)
     for row in ROWS:
@@ -98,8 +106,7 @@ def test_only_numbers_are_logged():
 def test_a_logger_that_fails_is_said_once_and_everything_else_goes_on(
     at, tmp_path, console, monkeypatch
 ):
-    monkeypatch.setitem(loggers.LOGGERS, "frail", ("json", lambda *args: Failing(at, *args)))
-    monkeypatch.setitem(loggers.LOGGERS, "kept", ("json", Kept))
+    monkeypatch.setattr(Frail, "at", at)
     path = tmp_path / "metrics.jsonl"
     with opened(["frail", "kept"], tmp_path, {}, 0, console) as both:
         kept, file = both._open["kept"], MetricsFile(path, 0, loggers=both)
@@ -115,14 +122,15 @@ def test_a_logger_that_fails_is_said_once_and_everything_else_goes_on(
     ]
 
 
-@pytest.mark.parametrize("name", loggers.LOGGERS)
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
 def test_a_missing_package_is_one_line_before_anything_is_done(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, loggers.LOGGERS[name][0], None)
+    package = LOGGERS[name].package
+    monkeypatch.setitem(sys.modules, package, None)
     assert main(["train", "quickstart", "--log", name]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
-    assert err.startswith(f"jaxdenoise: --log {name} needs {loggers.LOGGERS[name][0]}")
+    assert err.startswith(f"jaxdenoise: --log {name} needs {package} (")
     assert err.endswith("pip install 'jaxdenoise[log]'\n")
     assert list(tmp_path.iterdir()) == []
 
