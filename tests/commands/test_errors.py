@@ -55,17 +55,13 @@ def refuse(args, capsys, message):
         (["train", "quickstart", "--profile", "5:5"], "the run has steps 1 to 1250"),
         (["train", "quickstart", "--profile", "0:2"], "give A:B with 1 ≤ A < B ≤ 1251"),
         (["train", "quickstart", "--profile", "9:1252"], "the run has steps 1 to 1250"),
-<<<<<<< HEAD
         (["train", "t5_table6_corruption_rate"], "is a config of several"),
-=======
-        (["train", "t5_table6_corruption_rate", "--profile", "1:2"], "is a config of several"),
         (["train", "quickstart", "--log", "wandb", "--log", "tensorbord"], "mean 'tensorboard'?"),
         (["train", "quickstart", "--log"], "--log has no value"),
         (
             ["train", "quickstart", "--log", "wandb", "--run-dir", "memory://run"],
             "'memory://run' is an address; set WANDB_MODE=online",
         ),
->>>>>>> 1454d0e (TensorBoard and wandb show the rows of metrics.jsonl)
         (["train", "quickstart", "--training.mesh.fsdp", "2"], "say --training.backend mesh"),
         (["train", "quickstart", "--data.files"], "--data.files has no value"),
         (["train", "quickstart", "--objective"], "--objective has no value"),
