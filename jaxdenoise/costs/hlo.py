@@ -82,8 +82,9 @@ class Instruction:
         if found is None:
             return None
         text = self.attributes[found.end() :]
-        end = _closing(text, "{}") if text.startswith("{") else re.match(r"[^, ]*", text).end()  # type: ignore[union-attr]
-        return text[:end].removeprefix("%")
+        if text.startswith("{"):
+            return text[: _closing(text, "{}")].removeprefix("%")
+        return re.split("[, ]", text, maxsplit=1)[0].removeprefix("%")
 
     def called(self, name: str) -> tuple[str, ...]:
         """The computations that an attribute names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,9 +54,9 @@ class ByStep(Sequence[Rows]):
         """The same batches, but of each only the rows at these places."""
         return dataclasses.replace(self, part=tuple(map(int, places)))
 
+    @abc.abstractmethod
     def take(self, numbers: Sequence[int]) -> Rows:
         """The rows of these numbers, counted from the begin of the run."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ runtimes), and xpk's table of systems.
 
 from __future__ import annotations
 
+import abc
 import math
 import re
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ class Local:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Elsewhere:
+class Elsewhere(abc.ABC):
     """What places have in common that are not this machine.
 
     Attributes:
@@ -81,9 +82,9 @@ class Elsewhere:
             )
 
     @property
+    @abc.abstractmethod
     def devices(self) -> int:
         """Of all processes, which are as many, or fewer."""
-        raise NotImplementedError
 
     @property
     def variables(self) -> list[tuple[str, str]]:

@@ -128,14 +128,6 @@ def name_among_others() -> str:
     return "" if first() else f" process {sys.modules['jax'].process_index()}:"
 
 
-def wait(name: str) -> None:
-    """Waits until all processes have come here."""
-    if joined():
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
 def first_alone(function: Callable[[], Any]) -> Any:
     """The function's result in the first process, None in the others, which wait for it.
 

@@ -64,7 +64,6 @@ def test_a_membership_from_flags():
 def test_a_process_alone_is_first_and_waits_for_nobody():
     assert processes.first()
     assert not processes.joined()
-    processes.wait("nobody")
     processes.agree({"seed": 1})
     assert processes.as_first_says(True)
     assert processes.first_before_others(lambda: 3) == 3

@@ -1,0 +1,126 @@
+"""A sweep as a user types it: its table, its failures, and what is left after kills."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxdenoise.comparison.results import collect
+from jaxdenoise.errors import UserError
+
+CONFIG = """
+title = "Rates"
+source = "a test"
+experiment = "ablation_smoke"
+seeds = [0, 1]
+
+[overrides]
+data.files = ["{corpus}"]
+data.vocabulary_size = 400
+data.sentinels = 20
+data.raw_length = 40
+data.held_out = 0.2
+training.steps = 30
+training.checkpoint_every = 5
+training.evaluation_rows = 8
+
+[arms]
+"15%" = {{objective.noise_density = 0.15}}
+"30%" = {{objective.noise_density = 0.30}}
+
+[published]
+measure = "GLUE"
+values = {{"15%" = 2.0, "30%" = 1.0}}
+"""
+KILLS = 5
+
+
+@pytest.fixture
+def start(tmp_path, corpus):
+    """A function that starts the sweep in a folder, as a process of its own."""
+    (tmp_path / "rates.toml").write_text(CONFIG.format(corpus=corpus))
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu", "COLUMNS": "100"}
+
+    def start(folder: str, *args: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "jaxdenoise", "sweep", "rates.toml", "--dir", folder, *args],
+            cwd=tmp_path,
+            env={**os.environ, **quick},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_five_times_ends_with_the_same_table(start, tmp_path):
+    begun = time.monotonic()
+    whole, _ = start("whole").communicate(timeout=600)
+    seconds = time.monotonic() - begun
+    rng, kills = random.Random(0), 0
+    while kills < KILLS:
+        running = start("killed")
+        time.sleep(rng.uniform(0.2, 0.9) * seconds * 0.6)
+        kills += running.poll() is None  # what had ended was not killed
+        if running.poll() is not None:
+            lost = rng.choice(sorted((tmp_path / "killed").glob("*/measures.json")))
+            lost.unlink()  # so that there is something to do
+            continue
+        os.killpg(running.pid, signal.SIGKILL)
+        running.communicate()
+    killed, _ = start("killed").communicate(timeout=600)
+    assert table_of(killed) == table_of(whole)
+    for found in sorted((tmp_path / "whole").glob("*/m*.json*")):
+        other = tmp_path / "killed" / found.relative_to(tmp_path / "whole")
+        assert without_time(other) == without_time(found), found
+
+
+def table_of(printed: str) -> str:
+    assert "Rates (a test)" in printed, printed
+    return printed[printed.index("Rates (a test)") :]
+
+
+def without_time(path: Path) -> list:
+    rows = (
+        [json.loads(line) for line in path.read_text().splitlines()]
+        if path.suffix == ".jsonl"
+        else [json.loads(path.read_text())]
+    )
+    return [
+        {k: v for k, v in row.items() if k not in ("tokens_per_second", "data_wait", "seconds")}
+        for row in rows
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_recorded_and_the_others_go_on(start, tmp_path):
+    [store] = [start("runs", "--training.steps", "2", "--seed", "0")]
+    assert store.wait(timeout=600) == 0
+    [broken] = [p for p in (tmp_path / "runs").glob("15%*") if (p / "measures.json").exists()]
+    (broken / "measures.json").unlink()
+    (broken / "results.json").unlink()
+    (broken / "checkpoints").rename(broken / "moved")
+    (broken / "checkpoints").write_text("no folder")
+    again = start("runs", "--training.steps", "2", "--seed", "0", "1")
+    out, _ = again.communicate(timeout=600)
+    assert again.returncode == 1
+    assert "15%,seed=0 failed: " in out
+    assert "1 of 4 runs are missing; failed: 15%,seed=0" in " ".join(out.split())
+    found = collect(tmp_path / "runs")
+    assert [job.name for job in found.unfinished] == ["15%,seed=0"]
+    assert sorted(found.ranked_by.values) == ["15%", "30%"]
+    config = tmp_path / "runs" / Path(found.jobs[1].path).name / "config.json"
+    plain = json.loads(config.read_text())
+    plain["store"]["identity_digest"] = "another"
+    config.write_text(json.dumps(plain))
+    with pytest.raises(UserError, match="other held-out sets, token store is"):
+        collect(tmp_path / "runs")
