@@ -160,6 +160,12 @@ def _measures(values: Any, first: str | None) -> dict[str, Measure]:
             higher_is_better=False,
         ),
         Measure(
+            name="true order",
+            explained="share of texts whose sentences are likelier in order than permuted",
+            values=values(lambda result: result["order"] and result["order"]["share"]),
+            percent=True,
+        ),
+        Measure(
             name="own loss",
             explained="nats a text token, under the arm's own objective: of another task each",
             values=values(lambda result: result["held_out"]["text_loss"]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,13 @@ from jaxdenoise.arrays import Example, Params, Rows
 from jaxdenoise.corruption.restore import until_eos
 from jaxdenoise.costs.flops import model_flops
 from jaxdenoise.errors import UserError
-from jaxdenoise.losses.projected import projected_values
-from jaxdenoise.model.model import Model
 from jaxdenoise.objectives import Objective, ObjectiveConfig, configure
 from jaxdenoise.report.alignment import kept_places
+from jaxdenoise.sweep.order import prefer_order
+from jaxdenoise.sweep.scores import expressible, scores_of
 from jaxdenoise.training.compiled import count_positions, sample_rows
-from jaxdenoise.training.evaluation import Evaluator, chunks_of
+from jaxdenoise.training.evaluation import Evaluator
 from jaxdenoise.training.setup import Plan, Setup
-from jaxdenoise.training.step import corrupt
 
 INFILL = {
     "encoder_decoder": configure("span_corruption"),
@@ -52,9 +51,10 @@ def measure(
     Returns:
       "matrix": by objective, what `Evaluator` gives: loss and accuracy on text and on special
       targets, bits per byte. "infill": loss (nats) and accuracy on the tokens of the text that the
-      model is not given, the true ones before them given.
+      model is not given, the true ones before them given. "order": as `prefer_order`.
     """
-    rows = setup.held_out(setup.experiment.training.evaluation_rows)
+    number = setup.experiment.training.evaluation_rows
+    rows, alone = setup.held_out(number), setup.held_out_alone(number)
     token_bytes = setup.store.tokenizer.token_bytes
     matrix = {}
     for name, config in objectives.items():
@@ -64,21 +64,8 @@ def measure(
             matrix[name] = evaluator(params)
     frozen = infill or INFILL[setup.model.config.architecture]
     objective = expressible(frozen, setup)
-    filled = None if objective is None else fill(objective, setup, params, rows)
-    return {"matrix": matrix, "infill": filled}
-
-
-def expressible(config: ObjectiveConfig, plan: Plan) -> Objective | None:
-    """The objective for the rows of a run; None where model or vocabulary cannot have it."""
-    try:
-        config.check(plan.experiment.data.raw_length, len(plan.objective.vocab.sentinel_ids))
-        objective = plan.fit(config.build(plan.objective.vocab))
-        shapes = objective.shapes(plan.experiment.data.raw_length)
-        plan.model.check(shapes, "full")
-        shapes.targets(plan.model.stack)
-    except UserError:
-        return None
-    return objective
+    filled = None if objective is None else fill(objective, setup, params, alone)
+    return {"matrix": matrix, "infill": filled, "order": prefer_order(setup, params, alone)}
 
 
 def fill(objective: Objective, setup: Setup, params: Params, rows: Rows) -> dict[str, float]:
@@ -87,11 +74,9 @@ def fill(objective: Objective, setup: Setup, params: Params, rows: Rows) -> dict
     Of a whole text that is the target, the tokens that the encoder reads are left out; of one
     whose middle comes last, all but the middle.
     """
-    scores = setup.backend.evaluation(_make_scores(objective.for_evaluation(), setup.model))
     losses, hits = [], []
-    for chunk in chunks_of(rows, setup.backend.parts):
-        batch, loss, hit = scores(params, chunk)
-        hidden = hidden_targets(batch, chunk, setup.model.stack, objective)
+    for chunk, batch, text, loss, hit in scores_of(objective, setup, params, rows):
+        hidden = text & ~given(batch, chunk, setup.model.stack, objective)
         losses.append(loss[hidden])
         hits.append(hit[hidden])
     number = sum(map(len, losses))
@@ -102,8 +87,8 @@ def fill(objective: Objective, setup: Setup, params: Params, rows: Rows) -> dict
     }
 
 
-def hidden_targets(batch: Example, rows: Rows, stack: str, objective: Objective) -> np.ndarray:
-    """Bool[B, T]: the targets that are ordinary tokens which the model is not given.
+def given(batch: Example, rows: Rows, stack: str, objective: Objective) -> np.ndarray:
+    """Bool[B, T]: the targets that the model is given elsewhere, or that are not of a middle.
 
     Args:
       batch: on the host, of the rows.
@@ -111,23 +96,21 @@ def hidden_targets(batch: Example, rows: Rows, stack: str, objective: Objective)
       stack: that predicts.
       objective: that corrupted them.
     """
-    vocab = objective.vocab
-    targets, weights = map(np.asarray, batch.targets(stack))
-    hidden = (weights > 0) & ~np.asarray(vocab.is_special)[targets]
+    vocab, targets = objective.vocab, np.asarray(batch.targets(stack)[0])
+    found = np.zeros(targets.shape, bool)
     if stack == "encoder":
-        return hidden
+        return found
     if batch.encoder_input_tokens is None:
         middle = dict(vocab.named_ids).get("fim_middle")
         marks = np.asarray(batch.decoder_input_tokens) == middle
-        return hidden & (np.cumsum(marks, axis=1) > 0) if marks.any() else hidden
+        return np.cumsum(marks, axis=1) == 0 if marks.any() else found
     for row, length in enumerate(np.asarray(rows.lengths)):
         source = np.asarray(rows.tokens[row][:length])
-        text = until_eos(targets[row], vocab)[:length]
-        if np.array_equal(text, source):
+        if np.array_equal(until_eos(targets[row], vocab)[:length], source):
             read = np.asarray(batch.encoder_input_tokens[row])
             read = read[np.asarray(batch.inputs("encoder")[1][row]) > 0]
-            hidden[row, :length] &= kept_places(source, read) < 0
-    return hidden
+            found[row, :length] = kept_places(source, read) >= 0
+    return found
 
 
 def costs_of(plan: Plan) -> dict[str, float]:
@@ -142,22 +125,6 @@ def costs_of(plan: Plan) -> dict[str, float]:
         "target_tokens": number * text.predicted,
         "flops": number * flops,
     }
-
-
-def _make_scores(
-    objective: Objective, model: Model
-) -> Callable[[Params, Rows], tuple[Example, Any, Any]]:
-    """(params, rows) to the batch, and of each target its loss and whether it is the likeliest."""
-
-    def scores(params: Params, rows: Rows) -> tuple[Example, Any, Any]:
-        batch = corrupt(objective, rows)
-        hidden, projection, _ = model.forward(params, batch, everywhere=True)
-        projection = projection.without(objective.never_predicted)
-        targets = batch.targets(model.stack)[0]
-        values = projected_values(hidden, projection, targets)
-        return batch, values.loss, values.correct
-
-    return scores
 
 
 def by_name(arms: Mapping[str, ObjectiveConfig]) -> dict[str, ObjectiveConfig]:

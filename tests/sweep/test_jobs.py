@@ -9,13 +9,14 @@ import pytest
 from jaxdenoise.ablation import resolve
 from jaxdenoise.comparison.results import collect
 from jaxdenoise.errors import UserError
-from jaxdenoise.experiment import experiment, experiments
+from jaxdenoise.experiment import experiment, experiments, override
 from jaxdenoise.objectives import configure
 from jaxdenoise.sweep import jobs as jobs_module
 from jaxdenoise.sweep.jobs import do
-from jaxdenoise.sweep.measures import by_name, costs_of, hidden_targets, objective_of
+from jaxdenoise.sweep.measures import by_name, costs_of, given, objective_of
+from jaxdenoise.sweep.order import permute, prefer_order
 from jaxdenoise.sweep.plan import match_budgets, plan_jobs, read_sweep, write_sweep
-from jaxdenoise.training.setup import plan
+from jaxdenoise.training.setup import build, plan
 from jaxdenoise.training.step import corrupt
 from tests.conftest import full_vocabulary
 
@@ -110,9 +111,14 @@ def test_tokens_that_are_given_are_not_asked_for(name, hidden, make_rows):
     rows = dataclasses.replace(rows, tokens=np.arange(200, 240, dtype=np.int32)[None])
     objective = configure(name).build(full_vocabulary())
     batch = jax.device_get(corrupt(objective, rows))
-    asked = hidden_targets(batch, rows, "decoder", objective)
+    asked = text_of(batch, objective) & ~given(batch, rows, "decoder", objective)
     assert asked.sum() == hidden(batch, rows)
     assert not np.isin(np.asarray(batch.decoder_target_tokens)[asked], read(batch)).any()
+
+
+def text_of(batch, objective):
+    targets, weights = map(np.asarray, batch.targets("decoder"))
+    return (weights > 0) & ~np.asarray(objective.vocab.is_special)[targets]
 
 
 def read(batch):
@@ -123,7 +129,7 @@ def test_of_a_moved_middle_only_the_middle_is_asked_for(make_rows):
     rows, vocab = make_rows(4, 40), full_vocabulary()
     objective = configure("fill_in_the_middle", fim_rate=1.0, spm_rate=0.0).build(vocab)
     batch = jax.device_get(corrupt(objective, rows))
-    asked = hidden_targets(batch, rows, "decoder", objective)
+    asked = text_of(batch, objective) & ~given(batch, rows, "decoder", objective)
     for row, line in enumerate(np.asarray(batch.decoder_target_tokens)):
         start = list(line).index(dict(vocab.named_ids)["fim_middle"]) + 1
         end = list(line).index(vocab.eos_id)
@@ -138,3 +144,24 @@ def test_objectives_that_arms_share_are_asked_once():
     assert found == {"span_corruption": spans, "c": other}
     with pytest.raises(UserError, match="names no objective"):
         objective_of({"noise_density": 0.5})
+
+
+def test_the_true_order_is_held_against_another_one(tiny):
+    setup = build(tiny)
+    vocab, rows = setup.objective.vocab, setup.held_out_alone(16)
+    permuted = permute(configure("sentence_permutation").build(vocab), rows)
+    assert (np.sort(permuted.tokens, axis=1) == np.sort(rows.tokens, axis=1)).all()
+    changed = (permuted.tokens != rows.tokens).any(axis=1)
+    assert 0 < changed.sum() < 16  # a line of the corpus is a sentence or two
+    found = prefer_order(setup, setup.initial_state().params, rows)
+    assert found["texts"] == changed.sum()
+    # Whoever knows nothing of the text finds both orders alike.
+    assert abs(found["margin"]) < 0.1
+    single = jax.tree.map(lambda x: x[~changed], rows)
+    assert prefer_order(setup, setup.initial_state().params, single) is None
+    decoder = override(tiny, {"objective": "causal_lm", "model.architecture": "decoder"})
+    setup = build(decoder)
+    params = setup.initial_state().params
+    assert prefer_order(setup, params, rows)["texts"] == changed.sum()
+    encoder = build(override(tiny, {"objective": "masked_lm", "model.architecture": "encoder"}))
+    assert prefer_order(encoder, encoder.initial_state().params, rows) is None
