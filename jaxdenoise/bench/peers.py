@@ -27,7 +27,7 @@ from jaxdenoise.experiment import Experiment
 from jaxdenoise.model.model import build_model
 from jaxdenoise.optim import build_optimizer
 from jaxdenoise.training.parallel import SingleDevice
-from jaxdenoise.training.step import corrupt, init, make_step
+from jaxdenoise.training.step import corrupted, init, make_step
 from jaxdenoise.vocabulary import Vocabulary
 
 ACTIVATIONS = {"relu": "relu", "gelu_tanh": "gelu_new", "gelu": "gelu", "silu": "silu"}
@@ -186,7 +186,7 @@ def _our_step(experiment: Experiment) -> tuple[Callable[[], Any], Example, int]:
     objective, model = experiment.objective.build(vocab), build_model(experiment.model, vocab)
     tx, backend = build_optimizer(experiment.optimizer, training.steps), SingleDevice()
     rows = _rows(training.batch_size, data.raw_length, vocab)
-    batch = jax.device_get(jax.jit(lambda rows: corrupt(objective, rows))(rows))
+    batch = jax.device_get(corrupted(objective, rows))
     step = make_step(
         objective, model, tx, steps=training.steps, micro_batches=training.micro_batches
     )

@@ -13,7 +13,7 @@ import numpy as np
 from jaxdenoise.arrays import Example, Rows
 from jaxdenoise.objectives import Objective
 from jaxdenoise.report.alignment import align
-from jaxdenoise.training.step import corrupt
+from jaxdenoise.training.step import corrupted
 from jaxdenoise.vocabulary import Vocabulary
 
 DRAWS = 256
@@ -139,7 +139,7 @@ def repeat(rows: Rows, number: int) -> Rows:
 
 def corrupt_rows(objective: Objective, rows: Rows) -> Example:
     """The batch of these rows on the host; compiled, which is seconds sooner."""
-    return jax.device_get(jax.jit(lambda rows: corrupt(objective, rows))(rows))
+    return jax.device_get(corrupted(objective, rows))
 
 
 def count(batch: Example, rows: Rows, vocab: Vocabulary) -> CorruptionStatistics:

@@ -12,7 +12,7 @@ from jaxdenoise.arrays import Params, Rows
 from jaxdenoise.objectives import Objective, configure
 from jaxdenoise.sweep.scores import expressible, scores_of
 from jaxdenoise.training.setup import Setup
-from jaxdenoise.training.step import corrupt
+from jaxdenoise.training.step import corrupted
 
 PERMUTE = configure("sentence_permutation")
 
@@ -58,7 +58,7 @@ def prefer_order(setup: Setup, params: Params, rows: Rows) -> dict[str, float] |
 
 def permute(permuting: Objective, rows: Rows) -> Rows:
     """The rows with their sentences in another order, which follows from their identities."""
-    batch = jax.device_get(jax.jit(corrupt, static_argnums=0)(permuting, rows))
+    batch = jax.device_get(corrupted(permuting, rows))
     tokens = np.asarray(batch.encoder_input_tokens)[:, : rows.tokens.shape[1]]
     inside = np.arange(tokens.shape[1]) < np.asarray(rows.lengths)[:, None]
     return dataclasses.replace(rows, tokens=np.where(inside, tokens, np.asarray(rows.tokens)))

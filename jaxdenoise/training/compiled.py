@@ -24,7 +24,7 @@ from jaxdenoise.data.stand_in import stand_in_tokens
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.training.setup import Plan, batches_of, state_shapes
-from jaxdenoise.training.step import corrupt
+from jaxdenoise.training.step import corrupted
 
 SAMPLE = 16  # rows that are corrupted to see how much of them is text
 QUIET = {
@@ -179,7 +179,7 @@ def count_positions(objective: Objective, rows: Rows, stack: str) -> tuple[Posit
       rows: a sample.
       stack: the one that predicts.
     """
-    batch = jax.jit(lambda rows: corrupt(objective, rows))(rows)
+    batch = corrupted(objective, rows)
     computed, text = {}, {}
     for name in ("encoder", "decoder"):
         segments = batch.fields(name)["segment_ids"]

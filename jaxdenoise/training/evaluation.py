@@ -13,7 +13,7 @@ from jaxdenoise.data.baselines import Baselines
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.training.parallel import Backend
-from jaxdenoise.training.step import corrupt, make_evaluation
+from jaxdenoise.training.step import corrupted, make_evaluation
 from jaxdenoise.vocabulary import Vocabulary
 
 CHUNK = 64  # rows evaluated at a time
@@ -43,8 +43,7 @@ class Evaluator:
     ):
         objective = objective.for_evaluation()
         self._backend, self._chunks = backend, chunks_of(rows, backend.parts)
-        compiled = jax.jit(corrupt, static_argnums=0)
-        chunks = [jax.device_get(compiled(objective, chunk)) for chunk in self._chunks]
+        chunks = [jax.device_get(corrupted(objective, chunk)) for chunk in self._chunks]
         self._targets = [_text_targets(batch, model.stack, objective.vocab) for batch in chunks]
         total = len(rows.lengths)
         self.corrupted: Example = jax.tree.map(lambda *x: np.concatenate(x)[:total], *chunks)

@@ -25,7 +25,7 @@ from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.tokenizer import MASK, Tokenizer
 from jaxdenoise.training.parallel import fetch
-from jaxdenoise.training.step import corrupt, token_losses
+from jaxdenoise.training.step import corrupted, token_losses
 
 _SENTENCE = re.compile(r"(?:^|(?<=[.\n]\s))[A-Z][a-z]+ [\w ,'\n()-]{60,240}\.(?=\s|$)")
 LONG_SENTENCE = 35  # tokens
@@ -33,7 +33,6 @@ _BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
 _ROUND = 32  # inputs are padded to a multiple of it, so that few sizes are compiled
 _FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
 
-_corrupt = jax.jit(corrupt, static_argnums=0)
 _greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
 _token_losses = jax.jit(token_losses, static_argnums=0)
 
@@ -89,7 +88,7 @@ def fill_held_out_sentences(
         example_ids=np.arange(len(encoded), dtype=np.uint32),
         epochs=np.zeros(len(encoded), np.uint32),
     )
-    batch = fetch(_corrupt(objective, rows))
+    batch = fetch(corrupted(objective, rows))
     inputs = [[*until_eos(ids, tokenizer.vocab)] for ids in batch.encoder_input_tokens]
     ended = [[*ids, tokenizer.vocab.eos_id] for ids in inputs]
     if not any(token in tokenizer.vocab.sentinel_number for ids in inputs for token in ids):
@@ -127,7 +126,7 @@ def gallery(
       For each row {"source", "inputs", "targets", "prediction"}: lists of tokens, each
       {"text", "span" (the number of its noise span, or None)} and for targets {"loss" (nats)}.
     """
-    batch = _corrupt(objective, rows)
+    batch = corrupted(objective, rows)
     losses = fetch(_token_losses(model, params, batch))
     pairs = zip(np.asarray(rows.tokens), np.asarray(rows.lengths), strict=True)
     sources = [tokens[:length] for tokens, length in pairs]

@@ -88,6 +88,10 @@ def corrupt(objective: Objective, rows: Rows, progress: Scalar | float = 1.0) ->
     return _packed(objective, rows, _corrupt_alone(objective, rows.unpacked(), progress))
 
 
+corrupted = jax.jit(corrupt, static_argnums=0)
+"""`corrupt`, compiled once for each objective and shape, whoever asks."""
+
+
 def _corrupt_alone(objective: Objective, rows: Rows, progress: Scalar | float) -> Example:
     """A batch of one example a row."""
 
