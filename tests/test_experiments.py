@@ -190,6 +190,11 @@ def test_a_file_that_is_no_toml_is_named(tmp_path):
         ({"model.dropout_rate": 1.0}, r"model.dropout_rate is 1.0; it must be in \[0, 1\)"),
         ({"model.width": 0}, "model.width is 0; it must be at least 1"),
         ({"data.held_out": 0}, "data.held_out is 0"),
+        ({"data.train_tokens": 69}, "data.train_tokens is 69; it must be at least 70, one row"),
+        (
+            {"data.train_tokens": 70, "data.mixture": ["a.txt", "1", "b.txt", "1"]},
+            "data.train_tokens is 70, and data.mixture has several corpora",
+        ),
         ({"data.sentinels": 2}, r"noise spans but the vocabulary has only 2 sentinels"),
         ({"training.normalisation": "token"}, "invalid choice 'token'"),
         ({"objective.name": "drop"}, "unknown objective 'drop'"),

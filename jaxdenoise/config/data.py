@@ -72,6 +72,9 @@ class DataConfig:
       documents: what a document is in a .txt file; paragraphs are parted by blank lines.
       bad_records: refuse a corpus with records that cannot be read, or skip and count them.
       held_out: share of the documents kept for evaluation, chosen by hash.
+      train_tokens: train on so many tokens of the rest, again and again: whole rows (documents,
+        where rows are packed) from all over the corpus, the same for every seed, those of a
+        smaller number among those of a larger; None for all. The tokenizer has seen all.
       workers: processes that tokenise, of which the result does not depend; 1 for threads alone.
       tokenizer: path of a tokenizer.json; by default a byte-level BPE is trained.
       vocabulary_size: ids of that BPE, special ones included.
@@ -93,6 +96,7 @@ class DataConfig:
     documents: Literal["paragraph", "line", "file"] = "paragraph"
     bad_records: Literal["refuse", "skip"] = "refuse"
     held_out: float = 0.05
+    train_tokens: int | None = None
     workers: int = 1
     tokenizer: str | None = None
     vocabulary_size: int = 1134
@@ -106,6 +110,7 @@ class DataConfig:
     def __post_init__(self):
         positive("data", self, "vocabulary_size", "raw_length", "pieces", "workers")
         self._check_mixture()
+        self._check_train_tokens()
         for name in ("encoder_length", "decoder_length"):
             length = getattr(self, name)
             require(
@@ -125,6 +130,19 @@ class DataConfig:
     def block(self) -> tuple[int, ...]:
         """How many rows of each corpus there are in every block of rows."""
         return rows_of_block([weight for _, weight in self.mixture]) if self.mixture else (1,)
+
+    def _check_train_tokens(self) -> None:
+        least = 1 if self.packing else self.raw_length
+        require(
+            self.train_tokens is None or self.train_tokens >= least,
+            f"data.train_tokens is {self.train_tokens}; it must be at least {least}, "
+            + ("one token" if self.packing else "one row (data.raw_length)"),
+        )
+        require(
+            self.train_tokens is None or not self.mixture,
+            f"data.train_tokens is {self.train_tokens}, and data.mixture has several corpora, each "
+            "with epochs of its own; leave one of the two out",
+        )
 
     def _check_mixture(self) -> None:
         names = [name for name, _ in self.mixture]

@@ -93,6 +93,21 @@ def find_documents(tokens: np.ndarray, separator_id: int) -> Int[np.ndarray, "D 
     return np.stack([starts, ends - starts], axis=1).astype(np.int64)
 
 
+def some_documents(documents: Int[np.ndarray, "D 2"], number: int) -> Int[np.ndarray, "D 2"]:
+    """Documents of `number` tokens in all, from all over the stream; the last one is cut.
+
+    Those of a smaller number are among those of a larger.
+
+    Example:
+      >>> some_documents(np.array([[0, 3], [3, 2], [5, 1]]), 4).tolist()
+      [[3, 2], [5, 1], [0, 1]]
+    """
+    order = np.random.Generator(np.random.Philox(key=0)).permutation(len(documents))
+    starts, lengths = documents[order].T
+    lengths = np.minimum(lengths, number - (np.cumsum(lengths) - lengths))
+    return np.stack([starts, lengths], axis=1)[lengths > 0]
+
+
 def plan_epoch(
     objective: Packable,
     documents: Int[np.ndarray, "D 2"],

@@ -19,6 +19,7 @@ from jaxdenoise.errors import UserError, require
 from jaxdenoise.tokenizer import Tokenizer
 
 _SHUFFLE_ROUNDS = 4
+_SPREAD = 0  # the seed of the order in which rows are left out, the same for every run
 _PERMUTED = 1 << 22  # more rows are sampled from a permutation that is not stored
 Tokens = np.ndarray | Stream
 """A stream of tokens, Int[n]."""
@@ -68,12 +69,15 @@ class Batches(ByStep):
     Attributes:
       tokens: the stream of a split: an array or `shards.Stream`, of which slices are taken.
       raw_length: L.
+      train_tokens: visit only rows that make so many tokens, or one row less: the first in an order
+        of the stream's own, so that they lie all over it. None for all rows.
       first_epoch: its number. Corpora of a mixture count from elsewhere, each from its own: see
         `mixing`.
     """
 
     tokens: Tokens
     raw_length: int
+    train_tokens: int | None = None
     first_epoch: int = 0
 
     def __post_init__(self):
@@ -85,6 +89,13 @@ class Batches(ByStep):
 
     @property
     def rows_per_epoch(self) -> int:
+        """Rows that are visited."""
+        if self.train_tokens is None:
+            return self._rows
+        return min(self.train_tokens // self.raw_length, self._rows)
+
+    @property
+    def _rows(self) -> int:
         """Rows in the split."""
         return -(-len(self.tokens) // self.raw_length)
 
@@ -100,7 +111,8 @@ class Batches(ByStep):
 
     def _row(self, epoch: int, place: int) -> int:
         """Which row is visited at `place` of an epoch: a permutation that is never stored."""
-        return shuffled(place, self.rows_per_epoch, keys.host_seed("rows", self.seed, epoch))
+        row = shuffled(place, self.rows_per_epoch, keys.host_seed("rows", self.seed, epoch))
+        return row if self.train_tokens is None else shuffled(row, self._rows, _SPREAD)
 
 
 def shuffled(place: int, number: int, seed: int) -> int:

@@ -14,10 +14,11 @@ from jaxdenoise import keys
 from jaxdenoise.arrays import Rows, TrainState
 from jaxdenoise.config import DataConfig
 from jaxdenoise.data.mixing import MixedBatches, first_epoch, sample_mixed
-from jaxdenoise.data.pieces import PackedBatches, Packing, sample_packed_rows
+from jaxdenoise.data.pieces import PackedBatches, Packing, sample_packed_rows, some_documents
 from jaxdenoise.data.rows import Batches, check_ids, sample_rows
 from jaxdenoise.data.shards import Stream
 from jaxdenoise.data.store import TokenStore, prepare
+from jaxdenoise.errors import require
 from jaxdenoise.experiment import Experiment
 from jaxdenoise.losses import smoothed_cross_entropy
 from jaxdenoise.model.model import Model, build_model
@@ -140,8 +141,9 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
       store: the token store of `experiment.data`, prepared if None.
 
     Raises:
-      UserError: a corpus shorter than a row, more spans than the tokenizer has sentinels, an
-        objective of another architecture, or a batch that the devices do not divide.
+      UserError: a corpus shorter than a row or than `data.train_tokens`, more spans than the
+        tokenizer has sentinels, an objective of another architecture, or a batch that the devices
+        do not divide.
     """
     check_devices(experiment.training)
     store = prepare(experiment.data) if store is None else store
@@ -202,13 +204,22 @@ def batches_of(
         "first_epoch": first_epoch,
     }
     if plan.packing is None:
-        return Batches(raw_length=data.raw_length, **common)
+        return Batches(raw_length=data.raw_length, train_tokens=data.train_tokens, **common)
     assert documents is not None
+    if data.train_tokens is not None:
+        documents = some_documents(documents, data.train_tokens)
     objective, packing = plan.objective, plan.packing
     return PackedBatches(documents=documents, objective=objective, packing=packing, **common)
 
 
 def _batches_of_store(plan: Plan, store: TokenStore) -> Batches | PackedBatches | MixedBatches:
+    wanted, there = plan.experiment.data.train_tokens, store.manifest["train"]["tokens"]
+    require(
+        wanted is None or wanted <= there,
+        f"data.train_tokens is {wanted}, and the corpus has {there} for training; give at most "
+        "that, or leave it out for all",
+    )
+
     def of_corpus(corpus: int, store: TokenStore) -> Batches | PackedBatches:
         documents = None if plan.packing is None else store.documents("train")
         return batches_of(plan, store.tokens("train"), documents, first_epoch(corpus))

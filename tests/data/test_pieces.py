@@ -15,6 +15,7 @@ from jaxdenoise.data.pieces import (
     find_documents,
     plan_epoch,
     sample_packed_rows,
+    some_documents,
 )
 from jaxdenoise.data.rows import iterate
 from jaxdenoise.data.store import prepare
@@ -186,6 +187,34 @@ def test_rows_of_many_short_documents_are_full(seed):
     made = plan_epoch(objective, documents, packing, seed=seed, epoch=0)
     assert lengths.sum() >= 0.97 * 128 * (len(made.rows) - 1)
     assert made.filled == (0, lengths.sum() / (128 * len(made.rows)))
+
+
+def test_some_documents_have_so_many_tokens_and_are_from_all_over():
+    few, more = some_documents(DOCUMENTS, 300), some_documents(DOCUMENTS, 900)
+    assert few[:, 1].sum() == 300
+    assert more[:, 1].sum() == 900
+    whole = {tuple(document) for document in DOCUMENTS.tolist()}
+    assert {tuple(document) for document in more[:-1].tolist()} < whole  # only the last one is cut
+    np.testing.assert_array_equal(few[:-1], more[: len(few) - 1])
+    assert few[-1, 0] == more[len(few) - 1, 0]
+    assert np.ptp(more[:, 0]) > len(TOKENS) / 2
+    everything = some_documents(DOCUMENTS, 10**6)
+    np.testing.assert_array_equal(everything[np.argsort(everything[:, 0])], DOCUMENTS)
+
+
+def test_packed_rows_of_some_documents_have_no_other_tokens():
+    documents = some_documents(DOCUMENTS, 300)
+    allowed = np.concatenate([TOKENS[start : start + length] for start, length in documents])
+    packed = batches("causal_lm", documents=documents, steps=30)
+    seen = {int(epoch): [] for step in range(30) for epoch in packed[step].epochs}
+    assert len(seen) > 2
+    for step in range(30):
+        for tokens, length, epoch in zip(
+            packed[step].tokens, packed[step].lengths, packed[step].epochs, strict=True
+        ):
+            seen[int(epoch)].append(tokens[:length])
+    for epoch in range(len(seen) - 1):  # the last one may be cut short
+        np.testing.assert_array_equal(np.sort(np.concatenate(seen[epoch])), np.sort(allowed))
 
 
 @pytest.mark.slow

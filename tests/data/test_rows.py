@@ -81,6 +81,41 @@ def test_seeds_change_the_order_and_nothing_else_does():
     assert same(batches(seed=1, steps=5)[0], batches(seed=1, steps=50)[0])
 
 
+@pytest.mark.parametrize("train_tokens", [30, 300, 329])
+def test_fewer_tokens_are_whole_rows_the_same_for_every_seed(train_tokens):
+    rows = train_tokens // 30
+    source = batches(train_tokens=train_tokens, batch_size=rows, steps=3)
+    assert source.rows_per_epoch == rows
+    used = set(source[0].example_ids.tolist())
+    assert len(used) == rows
+    for step in range(3):  # each epoch visits them once, in an order of its own
+        for seed in (0, 1):
+            batch = batches(train_tokens=train_tokens, batch_size=rows, steps=3, seed=seed)[step]
+            assert set(batch.example_ids.tolist()) == used
+            assert set(batch.epochs.tolist()) == {step}
+    batch = source[2]
+    for row, tokens, length in zip(batch.example_ids, batch.tokens, batch.lengths, strict=True):
+        np.testing.assert_array_equal(tokens[:length], TOKENS[row * 30 : row * 30 + 30])
+
+
+def test_fewer_tokens_are_among_more_and_lie_all_over_the_stream():
+    def used(train_tokens):
+        source = batches(train_tokens=train_tokens, batch_size=100, steps=1)
+        return set(source[0].example_ids.tolist())
+
+    few, more = used(150), used(600)
+    assert len(few) == 5
+    assert len(more) == 20
+    assert few < more
+    assert max(more) - min(more) > 20
+    assert used(1000) < used(10_000) == set(range(34))  # the last one makes 1000
+
+
+def test_all_tokens_are_the_rule():
+    assert same(batches()[3], batches(train_tokens=None)[3])
+    assert not same(batches()[0], batches(train_tokens=300)[0])
+
+
 def test_a_step_that_is_not_there_is_an_index_error():
     with pytest.raises(IndexError):
         batches()[20]

@@ -282,6 +282,22 @@ def test_changing_one_field_leaves_every_other_stream_as_it_was(tiny):
     )
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_run_on_fewer_tokens_has_the_same_store_and_repeats_them(tiny, packing):
+    tiny = override(tiny, {"data.packing": packing, "objective": "prefix_lm"})
+    every, few = build(tiny), build(override(tiny, {"data.train_tokens": 120}))
+    assert few.store.path == every.store.path
+    seen = set()
+    for step in range(len(few.batches)):
+        rows = jax.device_get(few.batches[step].unpacked())
+        assert rows.epochs.max() > step
+        seen |= {tuple(row[:n]) for row, n in zip(rows.tokens, rows.lengths, strict=True) if n}
+    assert 80 < sum(map(len, seen)) <= 120
+    there = len(every.store.tokens("train"))
+    with pytest.raises(UserError, match=f"train_tokens is 10000000, and the corpus has {there} "):
+        build(override(tiny, {"data.train_tokens": 10**7}))
+
+
 def test_lost_targets_are_said_once(tiny, tmp_path):
     """However often it happens; how many is in every row of the metrics."""
     from jaxdenoise.training.loop import Clock, _Log
