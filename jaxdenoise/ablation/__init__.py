@@ -6,6 +6,7 @@ from jaxdenoise.ablation.config import (
     Run,
     config_files,
     load_ablation,
+    read_config,
     resolve,
 )
 from jaxdenoise.ablation.grid import points
@@ -17,5 +18,6 @@ __all__ = [
     "config_files",
     "load_ablation",
     "points",
+    "read_config",
     "resolve",
 ]

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +143,22 @@ def load_ablation(
       UserError: not a file, not TOML, an unknown key, experiment, field or scale, axes that do not
         fit, or a run that is not valid.
     """
+    return resolve(path.stem, read_config(path), changes, scale)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config as it stands, its keys checked, its runs not.
+
+    Raises:
+      UserError: not a file, not TOML, or an unknown key.
+    """
     require(path.is_file(), f"'{path}' is not a file; `jaxdenoise list` shows the known configs")
     try:
         plain = tomllib.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not TOML: {error}") from error
-    return resolve(path.stem, plain, changes, scale)
+    _check_keys(path.stem, plain)
+    return plain
 
 
 def resolve(
@@ -186,9 +196,10 @@ def _resolve(name: str, plain: dict[str, Any], changes: Point, scale: str) -> Ab
                 f"{changed} is what run {arm} differs in and cannot be overridden; change the "
                 f"config, or train {plain['experiment']} itself"
             )
-        for seed in [None] if own_seeds else seeds:
-            fields = {**changes, **point, **({} if seed is None else {"seed": seed})}
-            runs.append(Run(arm or plain["experiment"], _override(base, fields, arm)))
+        first = {} if own_seeds else {"seed": seeds[0]}
+        one = _override(base, {**changes, **point, **first}, arm)
+        others = [] if own_seeds else [_reseeded(one, seed) for seed in seeds[1:]]
+        runs += [Run(arm or plain["experiment"], experiment) for experiment in (one, *others)]
     budget = plain.get("budget", "steps")
     if budget not in BUDGETS:
         raise unknown("budget", budget, BUDGETS)
@@ -250,6 +261,12 @@ def _published(plain: Mapping[str, Any] | None, arms: list[str]) -> Published | 
             isinstance(value, (int, float)), f"published.values.{arm} is {value!r}; give a number"
         )
     return Published(**plain)
+
+
+def _reseeded(experiment: Experiment, seed: Any) -> Experiment:
+    if type(seed) is int:  # as configs have them; parsing the others takes longest of all
+        return replace(experiment, seed=seed)
+    return override(experiment, {"seed": seed})
 
 
 def _override(base: Experiment, fields: Mapping[str, Any], arm: str) -> Experiment:

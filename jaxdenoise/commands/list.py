@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from jaxdenoise.ablation import config_files, load_ablation
+from jaxdenoise.ablation import config_files, load_ablation, read_config
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.data.corpora import corpora
 from jaxdenoise.experiment import experiments, load_experiments
@@ -39,8 +39,9 @@ def run(args: Sequence[str]) -> int:
     _print("experiments", {n: experiments[n].__doc__ for n in experiments.names()}, console)
     _print("objectives", {n: objectives[n].__doc__ for n in objectives.names()}, console)
     _print("models", {n: _shape(presets[n]) for n in presets.names()}, console)
-    configs = {name: load_ablation(path) for name, path in config_files().items()}
-    _print("configs", {name: f"{c.title}: {c.source}" for name, c in configs.items()}, console)
+    configs = {name: read_config(path) for name, path in config_files().items()}
+    titles = {name: f"{c['title']}: {c['source']}" for name, c in configs.items()}
+    _print("configs", titles, console)
     _print("corpora", {n: corpora[n].__doc__ for n in corpora.names()}, console)
     return 0
 
