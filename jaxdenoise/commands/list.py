@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -58,7 +58,7 @@ def _shape(preset: Preset) -> str:
     return f"{config.architecture}, {layers} × {config.width}, {count} parameters"
 
 
-def _print(title: str, entries: dict[str, str | None], console: Console) -> None:
+def _print(title: str, entries: Mapping[str, str | None], console: Console) -> None:
     table = Table(title=title, title_justify="left", title_style="bold", box=None)
     table.show_header = False
     table.add_column(no_wrap=True, style="cyan")

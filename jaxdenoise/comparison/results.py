@@ -78,6 +78,12 @@ class Comparison:
         return next(iter(self.measures.values()))
 
     @property
+    def architectures(self) -> tuple[str, ...]:
+        """Of all arms, in order."""
+        named = (job.experiment["model"]["architecture"] for job in self.jobs)
+        return tuple(dict.fromkeys(named))
+
+    @property
     def unfinished(self) -> list[Job]:
         """Runs that are missing in the figures."""
         return [job for job in self.jobs if job.name not in self.results]

@@ -62,6 +62,11 @@ def sentences(comparison: Comparison) -> Iterator[str]:
     else:
         yield f"mean ± standard deviation over {len(seeds)} seeds, paired; by {measure.name}:"
         yield from claims(measure)
+    if len(comparison.architectures) > 1:
+        yield (
+            f"arms are of several architectures ({', '.join(comparison.architectures)}), each with "
+            "blanks and objectives of its own: figures compare within one of them"
+        )
     if comparison.published is not None:
         yield from _beside_paper(comparison)
     missing = comparison.unfinished
