@@ -21,7 +21,7 @@ def write_gallery(entries: Sequence[Entry], refused: Sequence[Refused], output: 
     named = {entry.name: entry for entry in entries}
     groups = by_architecture({name: entry.statistics for name, entry in named.items()})
     write_page(
-        "gallery.html",
+        "report/gallery.html",
         output,
         groups={kind: [named[name] for name in names] for kind, names in groups.items()},
         refused=refused,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxdenoise.report.plots import Line, line_chart, smooth
+from jaxdenoise.report.plots import Chart, Line, smooth
 from jaxdenoise.report.template import write_page
 from jaxdenoise.training.metrics_file import read_metrics
 from jaxdenoise.training.run_directory import RunDirectory, read_json
@@ -47,9 +47,9 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
       runs: run directories.
       output: the HTML file.
     """
-    views = _named_apart([_load(RunDirectory(path)) for path in runs])
+    views = _named_apart([load_run(RunDirectory(path)) for path in runs])
     write_page(
-        "page.html",
+        "report/page.html",
         output,
         title=" · ".join(view.name for view in views),
         runs=views,
@@ -59,7 +59,8 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
     )
 
 
-def _load(run: RunDirectory) -> RunView:
+def load_run(run: RunDirectory) -> RunView:
+    """What the files of a run say, finished or not."""
     saved, rows = read_json(run.config), read_metrics(run.metrics)
     results = read_json(run.results) if run.results.exists() else None
     held_out = [{"step": row["step"], **row["held_out"]} for row in rows if "held_out" in row]
@@ -111,7 +112,9 @@ def _loss_chart(views: Sequence[RunView]) -> str:
         for number, (name, row) in enumerate(views[0].results["baselines"].items(), 2):
             level = [row["text_loss"]] * 2
             lines.append(Line(label=name, x=ends, y=level, colour=number, dashed=True))
-    return line_chart("loss", lines, y_label="loss (nats a target)", title="Loss over steps")
+    return Chart(
+        name="loss", lines=lines, y_label="loss (nats a target)", title="Loss over steps"
+    ).inline()
 
 
 def _speed_chart(views: Sequence[RunView]) -> str:
@@ -124,10 +127,14 @@ def _speed_chart(views: Sequence[RunView]) -> str:
         )
         for colour, view in enumerate(views)
     ]
-    title = "Source tokens a second over steps"
-    return line_chart(
-        "speed", lines, y_label="source tokens / s", title=title, size=(7.2, 2.2), from_zero=True
-    )
+    return Chart(
+        name="speed",
+        lines=lines,
+        y_label="source tokens / s",
+        title="Source tokens a second over steps",
+        size=(7.2, 2.2),
+        from_zero=True,
+    ).inline()
 
 
 def _module_charts(view: RunView) -> list[tuple[str, str]]:
@@ -149,10 +156,15 @@ def _module_charts(view: RunView) -> list[tuple[str, str]]:
             )
             for colour, name in enumerate(n for n in names if not n.endswith("norm"))
         ]
-        chart = line_chart(
-            metric, lines, y_label=metric.replace("_", " "), title=title, size=(7.2, 3.6), log=log
+        chart = Chart(
+            name=metric,
+            lines=lines,
+            y_label=metric.replace("_", " "),
+            title=title,
+            size=(7.2, 3.6),
+            log=log,
         )
-        charts.append((title, chart))
+        charts.append((title, chart.inline()))
     return charts
 
 

@@ -1,29 +1,44 @@
-"""Line charts as SVG that takes its colours from the page, to suit light and dark."""
+"""Charts as SVG: in a page with the page's colours, to suit light and dark, or alone."""
 
 from __future__ import annotations
 
+import functools
+import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-SERIES = 8  # colours; after them they come again, dotted
+SERIES = 8  # colours; after them they come again, in other dashes and with other marks
 INSIDE_LEGEND = 4  # more entries than these stand beside the chart
+LEGEND_ROWS = 16
 # Matplotlib needs colours; these stand for variables of the page's style sheet.
 _INK, _FAINT = "#010101", "#020202"
 _SERIES = [f"#0300{number:02x}" for number in range(1, SERIES + 1)]
-_VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--line)"} | {
-    colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, 1)
+_VARIABLES = {_INK: "ink", _FAINT: "line"} | {
+    colour: f"series-{number}" for number, colour in enumerate(_SERIES, 1)
+}
+_DASHES = ((), (1, 1.65), (3.7, 1.6), (6.4, 1.6, 1, 1.6))  # in widths of the line
+_MARKS = {  # Matplotlib's name, and the same about (0, 0)
+    "o": "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z",
+    "s": "M-3.5 -3.5H3.5V3.5H-3.5Z",
+    "^": "M-4.5 4L0 -4.5L4.5 4Z",
+    "D": "M-5 0L0 -5L5 0L0 5Z",
 }
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "jaxdenoise",  # ids are the same each time
+    "text.parse_math": False,  # a name may have a $ in it
     "font.size": 10,
     "axes.edgecolor": _FAINT,
     "axes.labelcolor": _INK,
@@ -51,6 +66,9 @@ class Line:
       faint: for raw values behind a smoothed line.
       marked: with a dot at each point, for few points.
       dashed: for a level to compare with.
+      dots: marks alone, without a line.
+      around: half the height of a band about the line, at each point.
+      group: elements of one group carry its number, as data-group; None for no group.
     """
 
     label: str
@@ -60,61 +78,145 @@ class Line:
     faint: bool = False
     marked: bool = False
     dashed: bool = False
+    dots: bool = False
+    around: Sequence[float] | None = None
+    group: int | None = None
 
 
-def line_chart(
-    name: str,
-    lines: Sequence[Line],
-    *,
-    y_label: str,
-    title: str,
-    size: tuple[float, float] = (7.2, 3.2),
-    log: bool = False,
-    from_zero: bool = False,
-) -> str:
-    """An inline <svg> of lines over steps.
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Lines over steps, or dots over anything.
 
-    Args:
+    Attributes:
       name: makes the SVG's ids unique in the page.
       lines: drawn in order.
       y_label: with its unit.
       title: read by screen readers, shown on hover.
+      x_label: with its unit.
       size: in inches; the page scales it.
       log: logarithmic y axis.
       from_zero: y axis from 0.
+      percent: y is a share.
+      prefixes: x is a number to be written as 3 G; else steps.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        for line in lines:
-            axes.plot(
-                line.x,
-                line.y,
-                label=line.label or "_nolegend_",
-                color=_SERIES[line.colour % SERIES],
-                alpha=0.3 if line.faint else 1.0,
-                linewidth=0.8 if line.faint else 1.6,
-                linestyle="--" if line.dashed else ":" if line.colour >= SERIES else "-",
-                marker="o" if line.marked else None,
-                markersize=4,
-            )
-        axes.set_xlabel("step")
-        axes.set_ylabel(y_label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        if log:
+
+    name: str
+    lines: Sequence[Line]
+    y_label: str
+    title: str
+    x_label: str = "step"
+    size: tuple[float, float] = (7.2, 3.2)
+    log: bool = False
+    from_zero: bool = False
+    percent: bool = False
+    prefixes: bool = False
+
+    def inline(self, *, legend: bool = True) -> str:
+        """An <svg> element for a page, without a fixed size, in the page's colours."""
+        body, view = _parts(self._draw(self.size, legend=legend))
+        body = re.sub(r'\bid="', f'id="{self.name}-', body)
+        body = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{self.name}-", body)
+        for colour, variable in _VARIABLES.items():
+            body = body.replace(colour, f"var(--{variable})")
+        body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", body)
+        title = html.escape(self.title)
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" {view} role="img" class="chart" '
+            f'aria-label="{title}"><title>{title}</title>{body}'
+        )
+
+    def alone(self) -> str:
+        """An SVG document of its own: with its legend, light, on white."""
+        labels = [line.label for line in self.lines if line.label]
+        columns = -(-len(labels) // LEGEND_ROWS)
+        beside = columns * (0.5 + 0.075 * max(map(len, labels))) if labels else 0.0
+        size = (self.size[0] + beside, max(self.size[1], 0.5 + 0.19 * len(labels[:LEGEND_ROWS])))
+        body, view = _parts(self._draw(size, legend=True, beside=True))
+        for colour, variable in _VARIABLES.items():
+            body = body.replace(colour, _light()[variable])
+        return (
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f"{view}><title>{html.escape(self.title)}</title>"
+            f'<rect width="100%" height="100%" fill="{_light()["paper"]}"/>{body}'
+        )
+
+    def _draw(self, size: tuple[float, float], *, legend: bool, beside: bool = False) -> str:
+        with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+            # The reader's fonts write the text, not those that measure it here.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            figure = Figure(figsize=size, layout="constrained")
+            FigureCanvasSVG(figure)
+            axes = figure.add_subplot()
+            for line in self.lines:
+                _plot(axes, line)
+            self._lay_out(axes)
+            if legend:
+                _legend(axes, beside)
+            file = io.StringIO()
+            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        return file.getvalue()
+
+    def _lay_out(self, axes: Axes) -> None:
+        axes.set_xlabel(self.x_label)
+        axes.set_ylabel(self.y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=not self.prefixes, nbins=6))
+        if self.prefixes:
+            axes.xaxis.set_major_formatter(EngFormatter())
+        if self.percent:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        if self.log:
             axes.set_yscale("log")
-        if from_zero:
+        if self.from_zero:
             axes.set_ylim(bottom=0)
         axes.grid(axis="y")
-        labels = sum(bool(line.label) for line in lines)
-        if labels > INSIDE_LEGEND:
-            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
-        elif labels:
-            axes.legend(loc="best", fontsize=9)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(file.getvalue(), name, title)
+
+
+def _plot(axes: Axes, line: Line) -> None:
+    colour, turn = _SERIES[line.colour % SERIES], line.colour // SERIES
+    dashes = _DASHES[turn % len(_DASHES)]
+    gid = None if line.group is None else f"group:{line.group}"
+    if line.around is not None:
+        low, high = (np.asarray(line.y) + sign * np.asarray(line.around) for sign in (-1, 1))
+        band = axes.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
+        band.set_gid(gid)
+    [drawn] = axes.plot(
+        line.x,
+        line.y,
+        label=line.label,
+        color=colour,
+        alpha=0.3 if line.faint else 1.0,
+        linewidth=0 if line.dots else 0.8 if line.faint else 1.6,
+        linestyle="--" if line.dashed else (0, dashes) if dashes else "-",
+        marker=list(_MARKS)[turn % len(_MARKS)] if line.marked or line.dots else None,
+        markersize=6 if line.dots else 4,
+    )
+    drawn.set_gid(gid)
+
+
+def _legend(axes: Axes, beside: bool) -> None:
+    lines = [line for line in axes.get_lines() if line.get_label()]
+    if not lines:
+        return
+    if beside or len(lines) > INSIDE_LEGEND:
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 8}
+    else:
+        place = {"loc": "best", "fontsize": 9}
+    columns = -(-len(lines) // LEGEND_ROWS)
+    legend = axes.legend(lines, [" "] * len(lines), ncols=columns, **place)
+    for text, line in zip(legend.get_texts(), lines, strict=True):
+        text.set_text(str(line.get_label()))  # set here, a label may begin with an underscore
+
+
+def swatch(colour: int) -> str:
+    """A small <svg> of a series' line and mark, for a legend in the page."""
+    turn, variable = colour // SERIES, f"var(--series-{colour % SERIES + 1})"
+    dashes = " ".join(f"{2 * dash:g}" for dash in _DASHES[turn % len(_DASHES)])
+    mark = list(_MARKS.values())[turn % len(_MARKS)]
+    return (
+        '<svg class="swatch" viewBox="0 0 30 12" width="30" height="12" aria-hidden="true">'
+        f'<path d="M0 6H30" stroke="{variable}" stroke-width="2" stroke-dasharray="{dashes}"/>'
+        f'<path d="{mark}" transform="translate(15 6)" fill="{variable}"/></svg>'
+    )
 
 
 def smooth(values: Sequence[float], window: int = 15) -> list[float]:
@@ -128,20 +230,17 @@ def smooth(values: Sequence[float], window: int = 15) -> list[float]:
     return np.where(finite.any(axis=1), sums / np.maximum(finite.sum(axis=1), 1), np.nan).tolist()
 
 
-def _inline(svg: str, name: str, title: str) -> str:
-    """An SVG document as an element of a page: no fixed size, unique ids, the page's colours."""
-    svg = svg[svg.index("<svg") :]
-    head, body = svg.split(">", 1)
+def _parts(svg: str) -> tuple[str, str]:
+    """What is in an SVG document, to its end, and its view box; groups as data-group."""
+    head, body = svg[svg.index("<svg") :].split(">", 1)
     view = re.search(r'viewBox="[^"]*"', head)
     assert view is not None  # Matplotlib always writes one
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", body)
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    for colour, variable in _VARIABLES.items():
-        body = body.replace(colour, variable)
-    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", body)
-    attributes: Mapping[str, str] = {"role": "img", "class": "chart", "aria-label": title}
-    written = " ".join(f'{key}="{value}"' for key, value in attributes.items())
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {view[0]} {written}><title>{title}</title>{body}'
-    )
+    return re.sub(r'\bid="group:(\d+)"', r'data-group="\1"', body), view[0]
+
+
+@functools.cache
+def _light() -> dict[str, str]:
+    """The colours of the style sheet that are not the dark ones, by variable."""
+    sheet = (Path(__file__).parent / "page.css").read_text("utf-8")
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", sheet.split("@media")[0]))

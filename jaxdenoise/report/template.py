@@ -1,4 +1,4 @@
-"""Pages from the templates of this folder: one HTML file each that opens offline."""
+"""Pages from templates: one HTML file each that opens offline."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ SPAN_COLOURS = 6
 
 
 def write_page(template: str, output: Path, **values: Any) -> None:
-    """Renders a template and writes it, whole or not at all."""
+    """Renders a template and writes it, whole or not at all.
+
+    Args:
+      template: such as "report/page.html", from the package's root.
+      output: the HTML file.
+      **values: what the template names.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parents[1]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -26,7 +32,8 @@ def write_page(template: str, output: Path, **values: Any) -> None:
     environment.filters["heat"] = _heat
     environment.filters["visible"] = _visible
     environment.filters["as_json"] = lambda value: json.dumps(value, ensure_ascii=False)
-    page = environment.get_template(template).render(span_colours=SPAN_COLOURS, **values)
+    environment.globals["span_colours"] = SPAN_COLOURS
+    page = environment.get_template(template).render(**values)
     write_whole(output, page.encode())
 
 
