@@ -1,4 +1,4 @@
-"""jaxdenoise report RUN…: one self-contained HTML page."""
+"""jaxdenoise report RUN… or SWEEP: one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from jaxdenoise.commands.console import make_console
 from jaxdenoise.errors import require
 from jaxdenoise.flags import refuse_others, split_flags, take_single
 from jaxdenoise.paths import as_path
+from jaxdenoise.sweep.jobs import is_sweep
 from jaxdenoise.training.run_directory import RunDirectory
 
 USAGE = """usage: jaxdenoise report RUN [RUN …] [--output FILE]
+       jaxdenoise report SWEEP [--output FILE]
 
-Writes one HTML page that opens offline: report.html in the run's directory, or for several runs
-in the working directory.
+Writes one HTML page that opens offline: report.html in the run's directory or in the sweep's
+folder, for several runs in the working directory.
 """
 
 
@@ -29,14 +31,32 @@ def run(args: Sequence[str]) -> int:
     output = take_single(flags, "output")
     refuse_others(flags, "report", ["output"])
     require(bool(paths), "give at least one run's directory, before any flag")
-    runs = [RunDirectory(as_path(path)) for path in paths]
+    folders, page = [as_path(path) for path in paths], as_path(output) if output else None
+    sweeps = [folder for folder in folders if is_sweep(folder)]
+    require(
+        len(folders) == 1 or not sweeps,
+        f"'{sweeps[0] if sweeps else ''}' is a sweep, which has a page of its own; give it alone, "
+        "or the directories of its runs",
+    )
+    write = _of_sweep if sweeps else _of_runs
+    make_console().print(f"report: {write(folders, page)}", soft_wrap=True)
+    return 0
+
+
+def _of_sweep(folders: Sequence[Path], page: Path | None) -> Path:
+    from jaxdenoise.comparison.page import write_comparison
+    from jaxdenoise.comparison.results import collect
+
+    return write_comparison(collect(folders[0]), folders[0], page)
+
+
+def _of_runs(folders: Sequence[Path], page: Path | None) -> Path:
+    runs = [RunDirectory(folder) for folder in folders]
     for run in runs:
         run.saved()
 
     from jaxdenoise.report.page import write_report
 
-    usual = runs[0].report if len(runs) == 1 else Path("report.html")
-    page = as_path(output) if output else usual
-    write_report([run.path for run in runs], page)
-    make_console().print(f"report: {page}", soft_wrap=True)
-    return 0
+    page = page or (runs[0].report if len(runs) == 1 else Path("report.html"))
+    write_report(folders, page)
+    return page

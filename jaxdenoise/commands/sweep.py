@@ -65,6 +65,7 @@ def find_config(target: str) -> Path:
 def sweep(ablation: Ablation, root: Path, engine: str, console: Console) -> int:
     """Does what is left of the sweep in a folder, and compares."""
     keep_compiled_programs()
+    from jaxdenoise.comparison.page import write_comparison
     from jaxdenoise.comparison.results import collect
     from jaxdenoise.comparison.table import render
     from jaxdenoise.sweep.engines import find_engine
@@ -89,9 +90,12 @@ def sweep(ablation: Ablation, root: Path, engine: str, console: Console) -> int:
                 table.report(job)
     except (Interrupted, KeyboardInterrupt):
         console.print(table.render())
+        console.print(f"page so far: {write_comparison(collect(root), root)}", soft_wrap=True)
         console.print("stopped; the same command goes on from there")
         return 130
-    console.print(render(collect(root), console.width))
+    comparison = collect(root)
+    console.print(render(comparison, console.width))
+    console.print(f"report: {write_comparison(comparison, root)}", soft_wrap=True)
     return FAILED if any(job.state() == "failed" for job in jobs) else 0
 
 

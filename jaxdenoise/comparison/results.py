@@ -12,7 +12,6 @@ from jaxdenoise.comparison.paired import Values
 from jaxdenoise.errors import require, unknown
 from jaxdenoise.sweep.jobs import Job
 from jaxdenoise.sweep.plan import read_sweep
-from jaxdenoise.training.metrics_file import read_metrics
 from jaxdenoise.training.run_directory import read_json
 
 HELD_OUT = ("corpus", "files", "mixture", "field", "documents", "held_out", "raw_length")
@@ -87,11 +86,6 @@ class Comparison:
     def unfinished(self) -> list[Job]:
         """Runs that are missing in the figures."""
         return [job for job in self.jobs if job.name not in self.results]
-
-    def curve(self, job: Job) -> list[dict[str, Any]]:
-        """Its held-out figures by step."""
-        rows = read_metrics(job.run.metrics)
-        return [{"step": row["step"], **row["held_out"]} for row in rows if "held_out" in row]
 
 
 def collect(root: Path) -> Comparison:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -42,13 +42,15 @@ def render(comparison: Comparison, width: int) -> RenderableType:
 def cell(measure: Measure, arm: str) -> str:
     """Mean ± standard deviation of an arm's runs; empty without any."""
     values = measure.values.get(arm)
-    if not values:
-        return ""
+    return spread_of(values, measure.shown) if values else ""
+
+
+def spread_of(values: Mapping[int, float], shown: Callable[[float], str]) -> str:
+    """Mean ± standard deviation; the mean alone of one run."""
     found = spread(values)
-    shown = measure.shown(found.mean)
     if found.deviation is None:
-        return shown
-    return f"{shown} ± {measure.shown(found.deviation)}"
+        return shown(found.mean)
+    return f"{shown(found.mean)} ± {shown(found.deviation)}"
 
 
 def sentences(comparison: Comparison) -> Iterator[str]:

@@ -17,11 +17,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, PercentFormatter
 
 SERIES = 8  # colours; after them they come again, in other dashes and with other marks
 INSIDE_LEGEND = 4  # more entries than these stand beside the chart
-LEGEND_ROWS = 16
 # Matplotlib needs colours; these stand for variables of the page's style sheet.
 _INK, _FAINT = "#010101", "#020202"
 _SERIES = [f"#0300{number:02x}" for number in range(1, SERIES + 1)]
@@ -113,7 +112,7 @@ class Chart:
 
     def inline(self, *, legend: bool = True) -> str:
         """An <svg> element for a page, without a fixed size, in the page's colours."""
-        body, view = _parts(self._draw(self.size, legend=legend))
+        body, view = _parts(self._draw(legend=True) if legend else self._without_legend)
         body = re.sub(r'\bid="', f'id="{self.name}-', body)
         body = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{self.name}-", body)
         for colour, variable in _VARIABLES.items():
@@ -121,37 +120,47 @@ class Chart:
         body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", body)
         title = html.escape(self.title)
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" {view} role="img" class="chart" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}" role="img" class="chart" '
             f'aria-label="{title}"><title>{title}</title>{body}'
         )
 
     def alone(self) -> str:
         """An SVG document of its own: with its legend, light, on white."""
-        labels = [line.label for line in self.lines if line.label]
-        columns = -(-len(labels) // LEGEND_ROWS)
-        beside = columns * (0.5 + 0.075 * max(map(len, labels))) if labels else 0.0
-        size = (self.size[0] + beside, max(self.size[1], 0.5 + 0.19 * len(labels[:LEGEND_ROWS])))
-        body, view = _parts(self._draw(size, legend=True, beside=True))
+        body, view = _parts(self._without_legend)
+        width, height = map(float, view.split()[2:])
+        labelled = [line for line in self.lines if line.label]
+        key = "".join(
+            f'<g transform="translate({width + 6:g} {20 + 17 * row})">{_key(line.colour)}'
+            f'<text x="38" y="10" font-size="10" fill="{_INK}">{html.escape(line.label)}</text></g>'
+            for row, line in enumerate(labelled)
+        )
+        width += 50 + 6.5 * max((len(line.label) for line in labelled), default=-8)
+        body = body.replace("</svg>", f'<g font-family="DejaVu Sans, sans-serif">{key}</g></svg>')
         for colour, variable in _VARIABLES.items():
             body = body.replace(colour, _light()[variable])
         return (
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f"{view}><title>{html.escape(self.title)}</title>"
+            f'viewBox="0 0 {width:g} {max(height, 30 + 17 * len(labelled)):g}">'
+            f"<title>{html.escape(self.title)}</title>"
             f'<rect width="100%" height="100%" fill="{_light()["paper"]}"/>{body}'
         )
 
-    def _draw(self, size: tuple[float, float], *, legend: bool, beside: bool = False) -> str:
+    @functools.cached_property
+    def _without_legend(self) -> str:
+        return self._draw(legend=False)
+
+    def _draw(self, *, legend: bool) -> str:
         with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
             # The reader's fonts write the text, not those that measure it here.
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
-            figure = Figure(figsize=size, layout="constrained")
+            figure = Figure(figsize=self.size, layout="constrained")
             FigureCanvasSVG(figure)
             axes = figure.add_subplot()
             for line in self.lines:
                 _plot(axes, line)
             self._lay_out(axes)
             if legend:
-                _legend(axes, beside)
+                _legend(axes)
             file = io.StringIO()
             figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
         return file.getvalue()
@@ -161,7 +170,7 @@ class Chart:
         axes.set_ylabel(self.y_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=not self.prefixes, nbins=6))
         if self.prefixes:
-            axes.xaxis.set_major_formatter(EngFormatter())
+            axes.xaxis.set_major_formatter(FuncFormatter(_with_prefix))
         if self.percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         if self.log:
@@ -182,7 +191,7 @@ def _plot(axes: Axes, line: Line) -> None:
     [drawn] = axes.plot(
         line.x,
         line.y,
-        label=line.label,
+        label=line.label or "_nolegend_",
         color=colour,
         alpha=0.3 if line.faint else 1.0,
         linewidth=0 if line.dots else 0.8 if line.faint else 1.6,
@@ -193,29 +202,36 @@ def _plot(axes: Axes, line: Line) -> None:
     drawn.set_gid(gid)
 
 
-def _legend(axes: Axes, beside: bool) -> None:
-    lines = [line for line in axes.get_lines() if line.get_label()]
-    if not lines:
-        return
-    if beside or len(lines) > INSIDE_LEGEND:
-        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 8}
-    else:
-        place = {"loc": "best", "fontsize": 9}
-    columns = -(-len(lines) // LEGEND_ROWS)
-    legend = axes.legend(lines, [" "] * len(lines), ncols=columns, **place)
-    for text, line in zip(legend.get_texts(), lines, strict=True):
-        text.set_text(str(line.get_label()))  # set here, a label may begin with an underscore
+def _with_prefix(value: float, _: int) -> str:
+    """3 G, but not 300 m."""
+    return EngFormatter()(value) if abs(value) >= 1000 else f"{value:g}"
+
+
+def _legend(axes: Axes) -> None:
+    labels = len(axes.get_legend_handles_labels()[1])
+    if labels > INSIDE_LEGEND:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+    elif labels:
+        axes.legend(loc="best", fontsize=9)
 
 
 def swatch(colour: int) -> str:
     """A small <svg> of a series' line and mark, for a legend in the page."""
-    turn, variable = colour // SERIES, f"var(--series-{colour % SERIES + 1})"
-    dashes = " ".join(f"{2 * dash:g}" for dash in _DASHES[turn % len(_DASHES)])
-    mark = list(_MARKS.values())[turn % len(_MARKS)]
+    place, variable = _SERIES[colour % SERIES], f"var(--series-{colour % SERIES + 1})"
     return (
         '<svg class="swatch" viewBox="0 0 30 12" width="30" height="12" aria-hidden="true">'
-        f'<path d="M0 6H30" stroke="{variable}" stroke-width="2" stroke-dasharray="{dashes}"/>'
-        f'<path d="{mark}" transform="translate(15 6)" fill="{variable}"/></svg>'
+        f"{_key(colour).replace(place, variable)}</svg>"
+    )
+
+
+def _key(colour: int) -> str:
+    """The line and mark of a series, 30 by 12."""
+    place, turn = _SERIES[colour % SERIES], colour // SERIES
+    dashes = " ".join(f"{2 * dash:g}" for dash in _DASHES[turn % len(_DASHES)]) or "none"
+    mark = list(_MARKS.values())[turn % len(_MARKS)]
+    return (
+        f'<path d="M0 6H30" stroke="{place}" stroke-width="2" stroke-dasharray="{dashes}"/>'
+        f'<path d="{mark}" transform="translate(15 6)" fill="{place}"/>'
     )
 
 
@@ -233,10 +249,10 @@ def smooth(values: Sequence[float], window: int = 15) -> list[float]:
 def _parts(svg: str) -> tuple[str, str]:
     """What is in an SVG document, to its end, and its view box; groups as data-group."""
     head, body = svg[svg.index("<svg") :].split(">", 1)
-    view = re.search(r'viewBox="[^"]*"', head)
+    view = re.search(r'viewBox="([^"]*)"', head)
     assert view is not None  # Matplotlib always writes one
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    return re.sub(r'\bid="group:(\d+)"', r'data-group="\1"', body), view[0]
+    return re.sub(r'\bid="group:(\d+)"', r'data-group="\1"', body), view[1]
 
 
 @functools.cache

@@ -21,6 +21,8 @@ from jaxdenoise.training.metrics_file import read_metrics
 from jaxdenoise.training.run_directory import RunDirectory, read_json, write_json
 
 State = Literal["waiting", "running", "done", "failed"]
+SWEEP = "sweep.json"
+"""What a sweep is, in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,11 @@ class Job:
     def reason(self) -> str:
         """Why it failed, on a line."""
         return read_json(self.failure)["reason"] if self.failure.exists() else ""
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a sweep's, and not a run's."""
+    return (folder / SWEEP).is_file()
 
 
 def do(job: Job, console: Console | None = None) -> State:

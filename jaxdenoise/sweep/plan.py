@@ -11,12 +11,10 @@ from jaxdenoise.ablation import Ablation, Run
 from jaxdenoise.data.store import TokenStore, prepare
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, to_dict
-from jaxdenoise.sweep.jobs import Job
+from jaxdenoise.sweep.jobs import SWEEP, Job, is_sweep
 from jaxdenoise.sweep.measures import as_plain, by_name, costs_of, objective_of
 from jaxdenoise.training.run_directory import default_directory, read_json, write_json
 from jaxdenoise.training.setup import Plan, plan
-
-SWEEP = "sweep.json"
 
 
 def plan_jobs(
@@ -135,7 +133,7 @@ def read_sweep(root: Path) -> tuple[dict[str, Any], list[Job]]:
       UserError: the folder is not of a sweep.
     """
     require(
-        (root / SWEEP).is_file(),
+        is_sweep(root),
         f"'{root}' is not the folder of a sweep: it has no {SWEEP}; give one that `jaxdenoise "
         "sweep` made",
     )
