@@ -13,7 +13,7 @@ from jaxdenoise.report.page import RunView
 from jaxdenoise.report.plots import Chart, Line, smooth
 from jaxdenoise.sweep.jobs import Job
 
-SIZE = (5.4, 3.4)
+SIZE, SMALL = (5.4, 3.4), (4.2, 3.2)  # two in a row, and three
 FEW_POINTS = 12  # a mark at each
 
 Views = Mapping[str, RunView]
@@ -138,7 +138,7 @@ def _trade_off(
         title=f"{measure.name.capitalize()} against {label}",
         x_label=label,
         y_label=measure.name,
-        size=SIZE,
+        size=SMALL,
         percent=measure.percent,
         prefixes=True,
     )

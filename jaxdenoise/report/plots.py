@@ -135,12 +135,13 @@ class Chart:
             for row, line in enumerate(labelled)
         )
         width += 50 + 6.5 * max((len(line.label) for line in labelled), default=-8)
+        height = max(height, 30 + 17 * len(labelled))
         body = body.replace("</svg>", f'<g font-family="DejaVu Sans, sans-serif">{key}</g></svg>')
         for colour, variable in _VARIABLES.items():
             body = body.replace(colour, _light()[variable])
         return (
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="0 0 {width:g} {max(height, 30 + 17 * len(labelled)):g}">'
+            f'width="{width:g}pt" height="{height:g}pt" viewBox="0 0 {width:g} {height:g}">'
             f"<title>{html.escape(self.title)}</title>"
             f'<rect width="100%" height="100%" fill="{_light()["paper"]}"/>{body}'
         )

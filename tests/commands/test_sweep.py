@@ -86,7 +86,7 @@ def test_a_sweep_killed_five_times_ends_with_the_same_table(start, tmp_path):
 
 def table_of(printed: str) -> str:
     assert "Rates (a test)" in printed, printed
-    return printed[printed.index("Rates (a test)") :]
+    return printed[printed.index("Rates (a test)") : printed.index("report: ")]
 
 
 def without_time(path: Path) -> list:
@@ -118,6 +118,8 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(start, tmp_path):
     found = collect(tmp_path / "runs")
     assert [job.name for job in found.unfinished] == ["15%,seed=0"]
     assert sorted(found.ranked_by.values) == ["15%", "30%"]
+    page = (tmp_path / "runs" / "report.html").read_text("utf-8")
+    assert "1 of 4 runs are missing" in page
     config = tmp_path / "runs" / Path(found.jobs[1].path).name / "config.json"
     plain = json.loads(config.read_text())
     plain["store"]["identity_digest"] = "another"
