@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from jaxdenoise.cli import main
 from jaxdenoise.comparison.results import collect
 from jaxdenoise.errors import UserError
+from jaxdenoise.sweep.engines import ENGINES
 
 CONFIG = """
 title = "Rates"
@@ -39,6 +41,23 @@ measure = "GLUE"
 values = {{"15%" = 2.0, "30%" = 1.0}}
 """
 KILLS = 5
+
+
+def test_a_stopped_sweep_leaves_a_page_of_what_there_is(tmp_path, corpus, monkeypatch, capsys):
+    def stopped(jobs):
+        assert len(jobs) == 4
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")  # says nothing to this process
+    monkeypatch.setitem(ENGINES, "here", stopped)
+    Path("rates.toml").write_text(CONFIG.format(corpus=corpus))
+    assert main(["sweep", "rates.toml"]) == 130
+    out = capsys.readouterr().out
+    assert "page so far: runs/rates/report.html" in out
+    assert "the same command goes on" in out
+    assert "4 of 4 runs are missing" in Path("runs/rates/report.html").read_text("utf-8")
 
 
 @pytest.fixture
