@@ -95,8 +95,8 @@ def costs(job: Job, result: Mapping[str, Any]) -> dict[str, float | None]:
     steps, timed = job.experiment["training"]["steps"], result.get("steps", 0)
     seconds = result["seconds"]["stepping"]
     return {
-        "seconds of training": seconds * steps / timed if timed else None,
-        "FLOPs of training": result["costs"]["flops"] * steps,
+        "seconds": seconds * steps / timed if timed else None,
+        "FLOPs": result["costs"]["flops"] * steps,
         "target tokens": result["costs"]["target_tokens"] * steps,
     }
 

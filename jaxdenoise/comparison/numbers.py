@@ -73,13 +73,14 @@ def agreements(comparison: Comparison, measures: Sequence[Measure]) -> dict[str,
     if published is None:
         return found
     for measure in measures:
-        tau = agreement(
+        beside = agreement(
             measure.values,
             published.values,
             higher_is_better=measure.higher_is_better,
             published_higher_is_better=published.higher_is_better,
-        ).tau
-        found[measure.name] = "" if tau is None else f"{tau:+.2f}"
+        )
+        tau = beside.tau
+        found[measure.name] = "" if tau is None else f"{tau:+.2f}, {beside.arms} arms"
     return found if any(found.values()) else {}
 
 
