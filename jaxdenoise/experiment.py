@@ -6,6 +6,7 @@ An experiment's structure is Python (experiments/*.py), an ablation's numbers ar
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import importlib
@@ -186,9 +187,9 @@ def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
     name = _take_name(changes, "model")
     if name is not None:
         named["model"] = shaped_as(name, experiment.model)
-        if "training.gradients" in changes:  # checked below, with the model that they are for
-            named["training"] = dataclasses.replace(experiment.training, gradients="full")
-    return parse_flags(dataclasses.replace(experiment, **named), to_flags(changes))
+    unchecked = copy.copy(experiment)  # only with the other fields are the sections a whole
+    vars(unchecked).update(named)
+    return parse_flags(unchecked, to_flags(changes))
 
 
 def _take_name(changes: dict[str, Any], section: str) -> str | None:

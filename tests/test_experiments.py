@@ -268,6 +268,15 @@ def test_an_objective_is_named_in_short():
         override(experiments["quickstart"](), {"objective": "span_coruption"})
 
 
+def test_an_objective_and_the_fields_that_it_needs_are_changed_together():
+    base = experiments["t5_base"]()
+    changed = override(base, {"objective": "iid_denoising", "data.sentinels": 114})
+    assert changed.objective.name == "iid_denoising"
+    assert base.objective.name == "span_corruption"
+    with pytest.raises(UserError, match="up to 114 noise spans .* only 100 sentinels"):
+        override(base, {"objective": "iid_denoising"})
+
+
 def test_a_module_that_is_no_python_is_named_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "broken_module.py").write_text("def")
     monkeypatch.chdir(tmp_path)
