@@ -46,6 +46,7 @@ class Preset:
 
 
 presets: Registry[Preset] = Registry("model")
+"""The presets, by name."""
 
 
 def shaped_as(name: str, config: ModelConfig) -> ModelConfig:
