@@ -6,7 +6,9 @@ as they are written, `Int[AnyArray, "L"]`, not as what they evaluate to. A warni
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import os
 import pkgutil
 import sys
@@ -44,8 +46,9 @@ def build(folder: Path) -> None:
     modules["jaxdenoise"].submodules = [m for name, m in modules.items() if name.count(".") == 1]
     for module in modules.values():
         show_recipes(module)
+        show_sources(module)
         shorten(module)
-    describe_variables(modules)
+    describe_variables(*modules.values())
     pages = {
         f"{name.replace('.', '/')}.html": pdoc.render.html_module(module, modules)
         for name, module in modules.items()
@@ -79,6 +82,17 @@ def show_recipes(module: doc.Module) -> None:
             module.members[name] = doc.Function(module.modulename, name, recipe, origin)
 
 
+def show_sources(module: doc.Module) -> None:
+    """Shows variables by what they are made of, not by what that evaluates to."""
+    for node in ast.parse(inspect.getsource(module.obj)).body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(name)], value=value)
+                | ast.AnnAssign(target=ast.Name(name), value=ast.expr() as value)
+            ) if isinstance(module.members.get(name), doc.Variable):
+                module.members[name].default_value = Written(ast.unparse(value))
+
+
 def shorten(namespace: doc.Namespace) -> None:
     """Leaves out fields that their class describes, and what defaults are made of."""
     for name, member in list(namespace.members.items()):
@@ -103,14 +117,14 @@ def short(default: Any) -> Any:
     return default
 
 
-def describe_variables(modules: dict[str, doc.Module]) -> None:
-    """Gives public variables the docstrings that they have where they are defined."""
-    public, *others = modules.values()
+def describe_variables(public: doc.Module, *others: doc.Module) -> None:
+    """Shows public variables as they are shown where they are defined."""
     for name, member in public.members.items():
         if isinstance(member, doc.Variable):
-            where = [m for m in others if getattr(m.obj, name, None) is member.default_value]
-            found = [m.members[name].docstring for m in where if name in m.members]
-            member.docstring = next(filter(None, found), "")
+            value = getattr(public.obj, name)
+            [home] = [m for m in others if name in m.members and getattr(m.obj, name) is value]
+            member.docstring = home.members[name].docstring
+            member.default_value = home.members[name].default_value
 
 
 if __name__ == "__main__":
