@@ -18,5 +18,12 @@ class QuietlyClosed(Console):
 
 
 def make_console() -> Console:
-    """Text is printed as it is: a user's brackets are no markup."""
-    return QuietlyClosed(highlight=False, markup=False)
+    """Text is printed as it is: a user's brackets are no markup.
+
+    A notebook's shell cells get colours but no live line, whose every redrawing would stay there.
+    """
+    if "JPY_PARENT_PID" not in os.environ:
+        return QuietlyClosed(highlight=False, markup=False)
+    return QuietlyClosed(
+        highlight=False, markup=False, force_terminal=False, color_system="standard"
+    )

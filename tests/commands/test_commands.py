@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxdenoise.cli import main
+from jaxdenoise.commands.console import make_console
 from jaxdenoise.corruption import masks, rewrite
 from jaxdenoise.data.rows import Batches
 from jaxdenoise.data.store import TokenStore
@@ -239,3 +240,12 @@ def test_bench_prints_ratios_and_writes_them(command, monkeypatch, tmp_path):
     assert found["loss"]["memory"][0] < 0.1 * found["loss"]["memory"][1]
     assert found["gradients"]["80%"]["memory"][1] < found["gradients"]["80%"]["memory"][0]
     assert "with 0% context, full takes" in " ".join(out.split())
+
+
+def test_a_notebooks_shell_cell_has_colours_but_no_live_line(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as kernels do
+    assert make_console().is_terminal
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    console = make_console()
+    assert not console.is_terminal
+    assert console.color_system == "standard"
