@@ -10,8 +10,8 @@ import jaxdenoise as jd
 from jaxdenoise.experiment import experiments, load_experiments, override
 from jaxdenoise.flags import split_flags
 
-FOLDER = Path(__file__).parent.parent / "experiments" / "moving"
-PAGES = sorted(FOLDER.glob("*.md"))
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "experiments" / "moving").glob("*.md"))
 COMMAND = re.compile(r"^jaxdenoise train (?:.*\\\n)*.*$", re.MULTILINE)
 ROW = re.compile(r"^\|.*\|(?P<ours>[^|]*)\|$", re.MULTILINE)
 CODE = re.compile(r"`([^`]+)`")
@@ -56,7 +56,7 @@ def test_its_python_runs(page):
         exec("\n".join(line.strip() for line in block.splitlines()), {})
 
 
-@by_page
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "jaxdenoise/README.md"])
 def test_its_links_inside_the_repository_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
