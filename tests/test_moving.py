@@ -9,6 +9,7 @@ import pytest
 import jaxdenoise as jd
 from jaxdenoise.experiment import experiments, load_experiments, override
 from jaxdenoise.flags import split_flags
+from jaxdenoise.training.loggers import LOGGERS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "experiments" / "moving").glob("*.md"))
@@ -23,7 +24,8 @@ by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def resolve(name: str, args: list[str]) -> jd.Experiment:
     """What `jaxdenoise train NAME …` would train."""
     changes = split_flags(args)
-    changes.pop("run_dir", None)  # a flag of the command
+    changes.pop("run_dir", None)  # a flag of the command, as is the next
+    assert all(log in LOGGERS for log in changes.pop("log", ()))
     return override(experiments[name](), changes)
 
 
