@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -83,6 +84,19 @@ def split_flags(args: Sequence[str]) -> dict[str, list[str]]:
             len(given) > 0, f"--{name.replace('_', '-')} has no value; give one, or leave it out"
         )
     return fields
+
+
+def spell_out(args: Sequence[str], switches: Sequence[str]) -> list[str]:
+    """The arguments, with True after each switch that has no value.
+
+    Example:
+      >>> spell_out(["a", "--run", "--write", "b"], ["--run"])
+      ['a', '--run', 'True', '--write', 'b']
+    """
+    spelled: list[str] = []
+    for arg, following in itertools.pairwise([*args, "--"]):
+        spelled += [arg, "True"] if arg in switches and following.startswith("--") else [arg]
+    return spelled
 
 
 def take_single(flags: dict[str, list[str]], name: str) -> str | None:

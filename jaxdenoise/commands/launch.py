@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from jaxdenoise.data.corpora import corpora
 from jaxdenoise.data.huggingface import SCHEME as HF
 from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.experiment import Experiment, experiments, load_experiments, override
-from jaxdenoise.flags import parse_flags, split_flags, take_single, to_flags
+from jaxdenoise.flags import parse_flags, spell_out, split_flags, take_single, to_flags
 from jaxdenoise.launch import scripts
 from jaxdenoise.launch.places import Elsewhere, Gke, Local, Slurm, Tpu
 from jaxdenoise.launch.scripts import Job
@@ -58,7 +57,7 @@ TRAIN = (
 def run(args: Sequence[str]) -> int:
     """Trains here, or makes a script; returns the exit status."""
     asks_help = "--help" in args or "-h" in args
-    given = _spelled_out([arg for arg in args if arg not in ("--help", "-h")])
+    given = spell_out([arg for arg in args if arg not in ("--help", "-h")], SWITCHES)
     name = given.pop(0) if given and not given[0].startswith("-") else None
     flags = split_flags(given)
     on = take_single(flags, "on")
@@ -98,14 +97,6 @@ def _check_job(name: str, flags: dict[str, list[str]]) -> tuple[Job, Experiment]
     run_dir = take_single(flags, "run_dir") or str(default)
     job = Job(experiment=name, flags=tuple(to_flags(flags)), run_dir=run_dir, name=default.name)
     return job, experiment
-
-
-def _spelled_out(args: Sequence[str]) -> list[str]:
-    """The arguments, with True after each switch that has no value."""
-    spelled: list[str] = []
-    for arg, following in itertools.pairwise([*args, "--"]):
-        spelled += [arg, "True"] if arg in SWITCHES and following.startswith("--") else [arg]
-    return spelled
 
 
 def _take_place(on: str, flags: dict[str, list[str]]) -> Local | Elsewhere:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import jaxdenoise
 from jaxdenoise.costs.chips import check_topology
@@ -43,7 +44,7 @@ class Local:
     port: int | None = None
 
     def __post_init__(self):
-        _at_least(self, 1, "processes", "devices_per_process")
+        at_least(self, 1, "processes", "devices_per_process")
         require(
             self.port is None or 0 < self.port < 2**16,
             f"port is {self.port}; it must be in [1, 65535], or left out for one that is free",
@@ -74,7 +75,7 @@ class Elsewhere(abc.ABC):
     max_restarts: int = 50
 
     def __post_init__(self):
-        _at_least(self, 0, "max_restarts")
+        at_least(self, 0, "max_restarts")
         for pair in self.env:
             require(
                 re.fullmatch(r"[A-Za-z_]\w*=.*", pair) is not None,
@@ -120,18 +121,9 @@ class Slurm(Elsewhere):
 
     def __post_init__(self):
         super().__post_init__()
-        _at_least(self, 1, "nodes", "gpus_per_node", "cpus_per_task", "grace_seconds")
-        _are_words(self, "name", "partition", "account")
-        require(
-            re.fullmatch(r"\d+(-\d+)?(:\d+){0,2}", self.time) is not None,
-            f"time is '{self.time}'; it must be as SLURM has it, such as 90 (minutes), 12:00:00 or "
-            "2-00:00:00",
-        )
-        for option in self.sbatch:
-            require(
-                re.fullmatch(r"[a-z][a-z-]*(=\S+)?", option) is not None,
-                f"sbatch is '{option}'; it must be an option without its dashes, such as qos=high",
-            )
+        at_least(self, 1, "nodes", "gpus_per_node", "cpus_per_task", "grace_seconds")
+        _are_words(self, "name")
+        check_slurm(self)
 
     @property
     def devices(self) -> int:
@@ -204,7 +196,7 @@ class Gke(Elsewhere):
 
     def __post_init__(self):
         super().__post_init__()
-        _at_least(self, 1, "slices", "grace_seconds")
+        at_least(self, 1, "slices", "grace_seconds")
         _are_words(self, "cluster", "zone", "project", "image")
         _are_wheels(self.package)
         folders = {str(PurePosixPath(path).parent) for path in self.package}
@@ -249,7 +241,23 @@ def chips(topology: str) -> int:
     return math.prod(check_topology(topology)[1])
 
 
-def _at_least(place: object, least: int, *names: str) -> None:
+def check_slurm(options: Any) -> None:
+    """Raises `UserError` if options are not as SLURM has them."""
+    _are_words(options, "partition", "account")
+    require(
+        re.fullmatch(r"\d+(-\d+)?(:\d+){0,2}", options.time) is not None,
+        f"time is '{options.time}'; it must be as SLURM has it, such as 90 (minutes), 12:00:00 or "
+        "2-00:00:00",
+    )
+    for option in options.sbatch:
+        require(
+            re.fullmatch(r"[a-z][a-z-]*(=\S+)?", option) is not None,
+            f"sbatch is '{option}'; it must be an option without its dashes, such as qos=high",
+        )
+
+
+def at_least(place: object, least: int, *names: str) -> None:
+    """Raises `UserError` if a number that is given is smaller."""
     for name in names:
         value = getattr(place, name)
         require(value is None or value >= least, f"{name} is {value}; it must be at least {least}")

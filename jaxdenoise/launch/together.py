@@ -110,7 +110,7 @@ def run_together(
             elif first is not None:
                 _wait(running, patience)
         finally:
-            _end(running, patience)
+            end_all(running, patience)
     if first is None or stop.requested:
         shutil.rmtree(folder)
         status = next(filter(None, map(_status, running)), 0)
@@ -191,7 +191,7 @@ def _wait(
         time.sleep(POLL)
 
 
-def _end(running: Sequence[subprocess.Popen[bytes]], patience: float) -> None:
+def end_all(running: Sequence[subprocess.Popen[bytes]], patience: float) -> None:
     """Ends what still runs, with what it has started: by SIGTERM, then by SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in running:

@@ -21,6 +21,7 @@ from jaxdenoise.training.metrics_file import read_metrics
 from jaxdenoise.training.run_directory import RunDirectory, read_json, write_json
 
 State = Literal["waiting", "running", "done", "failed"]
+ENDED: tuple[State, ...] = ("done", "failed")
 SWEEP = "sweep.json"
 """What a sweep is, in its folder."""
 
@@ -98,11 +99,17 @@ def do(job: Job, console: Console | None = None) -> State:
     except Interrupted:
         raise
     except Exception as error:  # of any kind: the other runs go on
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        job.run.path.mkdir(parents=True, exist_ok=True)
-        lines = " ".join(reason.split())[:500]
-        write_json(job.failure, {"reason": lines, "traceback": traceback.format_exc()})
+        fail(job, error)
     return job.state()
+
+
+def fail(job: Job, error: Exception) -> None:
+    """Writes down why a job has failed."""
+    named = not isinstance(error, UserError)
+    reason = f"{type(error).__name__}: {error}" if named else str(error)
+    trace = "".join(traceback.format_exception(error))
+    job.run.path.mkdir(parents=True, exist_ok=True)
+    write_json(job.failure, {"reason": " ".join(reason.split())[:500], "traceback": trace})
 
 
 def _train_and_measure(job: Job, console: Console) -> None:

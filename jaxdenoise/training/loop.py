@@ -226,6 +226,16 @@ class _Stop:
         return processes.stop_agreed(step) if processes.joined() else self.requested
 
 
+_running: list[_Stop] = []
+
+
+def request_stop() -> bool:
+    """Asks the loop of this process to stop behind its step, as a signal does; False if none is."""
+    for stop in _running:
+        stop.requested = True
+    return bool(_running)
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[_Stop]:
     """Turns SIGINT and SIGTERM into a request, while inside.
@@ -245,9 +255,11 @@ def _signals() -> Iterator[_Stop]:
 
     caught = (signal.SIGINT,) if together else (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, request) for number in caught}
+    _running.append(stop)
     try:
         yield stop
     finally:
+        _running.remove(stop)
         for number, handler in before.items():
             signal.signal(number, handler)
 
