@@ -59,7 +59,7 @@ class Job:
     @property
     def failure(self) -> Path:
         """Why it failed."""
-        return self.run.path / "failure.json"
+        return self.run.failure
 
     def state(self) -> State:
         """Where it stands."""

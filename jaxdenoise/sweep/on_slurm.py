@@ -27,6 +27,7 @@ from jaxdenoise.sweep.worker import STOPPED, Task, do_task, settle, thread_limit
 from jaxdenoise.training.run_directory import RUNS, read_json, write_json
 
 POLL = 10.0  # seconds
+LEAST = 5  # minutes of a job's limit; submitit has SLURM signal it 90 to 150 seconds before
 TIMES = 50  # that a job is queued again when its time is up
 SUBMITTED = "submitted.json"
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
@@ -62,6 +63,11 @@ class Slurm:
         at_least(self, 1, "cpus_per_job", "parallel")
         at_least(self, 0, "gpus_per_job")
         check_slurm(self)
+        require(
+            minutes(self.time) >= LEAST,
+            f"time is '{self.time}'; it must be at least {LEAST} minutes, for a job is asked to "
+            "stop up to three before its end",
+        )
 
     @property
     def devices(self) -> int:

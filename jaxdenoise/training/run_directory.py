@@ -51,6 +51,11 @@ class RunDirectory:
         return self.path / "results.json"
 
     @property
+    def failure(self) -> Path:
+        """Why a sweep's run has failed; it may have done so before anything else was written."""
+        return self.path / "failure.json"
+
+    @property
     def gallery(self) -> Path:
         """Held-out examples with predictions."""
         return self.path / "gallery.json"
@@ -95,7 +100,8 @@ class RunDirectory:
         )
         if not self.config.exists():
             require(
-                not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())),
+                not self.path.exists()
+                or (self.path.is_dir() and set(self.path.iterdir()) <= {self.failure}),
                 f"{self.path} is not empty and is no run; choose another --run-dir",
             )
             return
