@@ -149,6 +149,7 @@ def _corrupted(name, rows, vocab, **options):
     return jax.vmap(objective)(rows.keys, rows.tokens, rows.lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_both_targets_have_the_same_inputs(make_rows, vocab, unbiased):
     rows = make_rows(6, 40, lengths=[40, 40, 33, 7, 2, 0])

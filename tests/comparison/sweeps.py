@@ -46,6 +46,7 @@ def write_sweep_folder(root, arms=("spans", "masks"), seeds=(0, 1), finished=Non
                 "path": f"run-{number}-{seed}",
                 "experiment": {
                     "data": DATA,
+                    "model": {"architecture": "encoder" if arm == "masks" else "encoder_decoder"},
                     "training": {"steps": 40, "evaluation_rows": 8},
                     "objective": OBJECTIVES.get(arm, OBJECTIVES["spans"]),
                     "seed": seed,
@@ -101,6 +102,7 @@ def _write_run(folder, job, number):
         "measures": {
             "matrix": dict.fromkeys(expressible, figures),
             "infill": {"loss": loss / 2, "accuracy": 0.5 + number / 10 + seed / 100},
+            "order": {"share": 0.5 + number / 20, "margin": 0.1, "texts": 6},
             "costs": {"flops": 1000 * (number + 1), "target_tokens": 16.0, "source_tokens": 100.0},
         },
         "gallery": [example("a |<b>|\n c", f"guess {number}"), example(f"{number}| d", "e")],

@@ -118,7 +118,7 @@ def test_files_hold_the_numbers_whole(root, page):
 
 def test_charts_alone_are_svg_of_real_colours_with_a_legend(hostile):
     drawn = {n: d for n, d in downloads(hostile.read_text("utf-8")).items() if n.endswith("svg")}
-    assert len(drawn) == 2 + 3 * 5
+    assert len(drawn) == 2 + 3 * 6
     for document in drawn.values():
         texts = [e.text for e in ElementTree.fromstring(document).iter() if e.text]
         assert set(HOSTILE) <= set(texts)

@@ -37,6 +37,7 @@ def config(tiny):
         yield make
 
 
+@pytest.mark.slow
 def test_a_job_trains_asks_and_is_done_and_a_failure_is_written_down(config, tmp_path, monkeypatch):
     ablation = config(
         arms={"spans": {}, "deletion": {"objective": "token_deletion"}},
