@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import socket
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from jaxdenoise.sweep.worker import Task, do_task, settle, thread_limits
 
 RETRIES = 1  # of a job whose worker died: it goes on from its last checkpoint
 POLL = 1.0  # seconds
+REACHED = 10.0  # seconds in which a cluster must answer
 PASSED_ON = ("JAX", "XLA_", "LIBTPU_", "HF_")  # beginnings of variables that workers are given
 
 
@@ -59,15 +61,13 @@ class Ray:
             raise UserError(
                 f"--engine ray needs ray ({error}); pip install 'jaxdenoise[ray]'"
             ) from error
+        address = os.environ.get("RAY_ADDRESS", "")
+        _check_reach(address)
         handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError) as error:
-            where = os.environ.get("RAY_ADDRESS", "this machine")
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"no Ray cluster at {where} ({reason}); set RAY_ADDRESS, or unset it for one here"
-            ) from error
+            raise _no_cluster(address, error) from error
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
         self.share(_machines(ray))
 
@@ -125,6 +125,24 @@ class Ray:
         finally:
             _stop(ray, list(waiting))
             ray.shutdown()
+
+
+def _check_reach(address: str) -> None:
+    """Raises `UserError` if nobody listens at an address, for which Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=REACHED).close()
+        except OSError as error:
+            raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0]
+    return UserError(
+        f"no Ray cluster at {address or 'this machine'} ({reason}); set RAY_ADDRESS, or unset it "
+        "for one here"
+    )
 
 
 def _machines(ray: Any) -> list[Mapping[str, float]]:

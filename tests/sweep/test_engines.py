@@ -202,3 +202,65 @@ def test_a_worker_that_ended_without_a_word_has_failed(sweep, monkeypatch):
     assert settle(silent, "killed").reason() == "killed"
     assert settle(failed, "killed").reason() == "ValueError: of its own"
     assert settle(done, "killed").state() == "done"
+
+
+class FakeRay:
+    """Ray, as much of it as an engine uses: workers give the words that they are told to give."""
+
+    class exceptions:  # noqa: N801
+        RayError = RuntimeError
+
+    def __init__(self, *words):
+        self.words, self.sent, self.cancelled, self.options_given = words, [], [], {}
+        self.was_shut_down = False
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": 8, "GPU": 2}}, {"Alive": False}]
+
+    def remote(self, argument, *_):
+        if callable(argument):
+            return self
+        self.sent.append(argument)
+        return len(self.sent) - 1
+
+    def options(self, **given):
+        self.options_given = given
+        return self
+
+    def wait(self, references, num_returns=1, timeout=None):
+        return references[:num_returns], references[num_returns:]
+
+    def get(self, reference):
+        if isinstance(self.words[reference], Exception):
+            raise self.words[reference]
+        return self.words[reference]
+
+    def cancel(self, reference, recursive):
+        self.cancelled.append(reference)
+
+    def shutdown(self):
+        self.was_shut_down = True
+
+
+def test_a_ray_cluster_where_nobody_listens_is_said_at_once(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", FakeRay())
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UserError, match=r"no Ray cluster at 127.0.0.1:1 \(.*refused\); set RAY_"):
+        Ray().begin()
+
+
+def test_a_machine_that_does_not_see_the_folder_stops_a_sweep_on_ray(sweep, monkeypatch):
+    died = RuntimeError("a worker\ndied")
+    ray = FakeRay(died, "", "node7 does not see it; give a --dir", "")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr("jaxdenoise.sweep.worker.LAG", 0)
+    jobs = [make_job(name) for name in "abcd"]
+    finish(jobs[1])
+    ended = Ray()(make_tasks(jobs, sweep))
+    assert next(ended).reason() == "its worker ended: RuntimeError, died"
+    assert next(ended).state() == "done"
+    with pytest.raises(UserError, match="node7 does not see it; give a --dir"):
+        next(ended)
+    assert ray.cancelled == [3] and ray.was_shut_down
+    given = ray.options_given
+    assert (given["num_cpus"], given["num_gpus"], given["max_retries"]) == (4, 1, 1)

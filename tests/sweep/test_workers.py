@@ -79,6 +79,7 @@ ENGINES = {
     "slurm": ["--cpus-per-job", "1", "--gpus-per-job", "0"],
 }
 LONG = 1_000_000  # steps
+started: list[subprocess.Popen] = []  # ended with the test, however that ends
 PACKAGES = {"ray": "ray", "slurm": "submitit"}
 
 
@@ -101,14 +102,18 @@ def place(tmp_path, corpus, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    return tmp_path
+    yield tmp_path
+    for process in started:
+        process.kill()
+        process.communicate()
+    started.clear()
 
 
 def start(place: Path, engine: str, *args: str) -> subprocess.Popen:
     """The command, in a group of processes as a terminal has it."""
     command = [sys.executable, "-m", "jaxdenoise", "sweep", "c.toml", "--module", "mine"]
     command += ["--engine", engine, *ENGINES[engine], *args]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=place,
         stdout=subprocess.PIPE,
@@ -116,6 +121,8 @@ def start(place: Path, engine: str, *args: str) -> subprocess.Popen:
         text=True,
         start_new_session=True,
     )
+    started.append(process)
+    return process
 
 
 def run(place: Path, engine: str, *args: str) -> tuple[int, str]:
