@@ -104,8 +104,9 @@ def place(tmp_path, corpus, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     yield tmp_path
     for process in started:
-        process.kill()
-        process.communicate()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
     started.clear()
 
 
@@ -176,7 +177,10 @@ def test_two_at_a_time_and_what_fails_or_is_killed_is_done_again_later(engine, p
 def test_a_signal_stops_all_with_a_checkpoint_and_the_driver_says_so(engine, number, place):
     needs(engine)
     process = start_long(place, engine)
-    os.killpg(process.pid, signal.Signals[number])
+    if number == "SIGINT":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
+    else:
+        process.terminate()
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert "stopped; the same command goes on from there" in said
