@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import signal
 import sys
 
 import pytest
@@ -14,6 +15,7 @@ from jaxdenoise.sweep.on_processes import Local
 from jaxdenoise.sweep.on_ray import Ray
 from jaxdenoise.sweep.on_slurm import Slurm
 from jaxdenoise.sweep.worker import do_task, make_tasks, settle, thread_limits
+from jaxdenoise.training import loop
 from jaxdenoise.training.run_directory import write_json
 
 CONFIG = "t5_table6_corruption_rate"
@@ -178,6 +180,25 @@ def test_jobs_are_left_to_slurm(sweep, monkeypatch):
     assert (sweep.parent / "slurm/submitted.json").exists()
 
 
+def test_when_its_time_is_up_a_job_saves_first_and_is_queued_again():
+    queued = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: queued.append("again"))
+    try:
+        with pytest.raises(SystemExit), on_slurm.saved_before_queued_again():
+            signal.raise_signal(signal.SIGUSR2)
+            assert queued == ["again"]  # no step was under way: there is nothing to save
+            with loop._signals() as stop:
+                signal.raise_signal(signal.SIGUSR2)
+            assert stop.requested and queued == ["again"]
+            raise loop.Interrupted(3)
+        assert queued == ["again"] * 2
+        with pytest.raises(SystemExit), on_slurm.saved_before_queued_again():
+            raise loop.Interrupted(3)  # cancelled: SLURM alone says whether it is queued again
+        assert queued == ["again"] * 2
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 def test_a_worker_that_does_not_see_the_same_folder_says_so(sweep, tmp_path):
     [task] = make_tasks([make_job("a")], sweep)
     task = pickle.loads(pickle.dumps(task))
@@ -188,10 +209,11 @@ def test_a_worker_that_does_not_see_the_same_folder_says_so(sweep, tmp_path):
     assert task.job.state() == "waiting"
 
 
-def test_a_module_that_workers_lack_is_why_a_job_fails(sweep):
+def test_a_module_that_workers_lack_is_why_a_job_fails_for_now(sweep, tiny):
     [task] = make_tasks([make_job("a")], sweep, ["nowhere_at_all"])
     assert do_task(task) == ""
     assert task.job.reason().startswith("--module nowhere_at_all cannot be imported")
+    task.job.run.check(tiny)  # nothing else is there: the directory is as free as before
 
 
 def test_a_worker_that_ended_without_a_word_has_failed(sweep, monkeypatch):
