@@ -180,17 +180,21 @@ def test_jobs_are_left_to_slurm(sweep, monkeypatch):
     assert (sweep.parent / "slurm/submitted.json").exists()
 
 
+def stop_in_a_step(queued):
+    signal.raise_signal(signal.SIGUSR2)
+    assert queued == ["again"]  # no step was under way: there is nothing to save
+    with loop._signals() as stop:
+        signal.raise_signal(signal.SIGUSR2)
+    assert stop.requested and queued == ["again"]
+    raise loop.Interrupted(3)
+
+
 def test_when_its_time_is_up_a_job_saves_first_and_is_queued_again():
     queued = []
     before = signal.signal(signal.SIGUSR2, lambda *_: queued.append("again"))
     try:
         with pytest.raises(SystemExit), on_slurm.saved_before_queued_again():
-            signal.raise_signal(signal.SIGUSR2)
-            assert queued == ["again"]  # no step was under way: there is nothing to save
-            with loop._signals() as stop:
-                signal.raise_signal(signal.SIGUSR2)
-            assert stop.requested and queued == ["again"]
-            raise loop.Interrupted(3)
+            stop_in_a_step(queued)
         assert queued == ["again"] * 2
         with pytest.raises(SystemExit), on_slurm.saved_before_queued_again():
             raise loop.Interrupted(3)  # cancelled: SLURM alone says whether it is queued again
