@@ -75,7 +75,7 @@ def test_the_page_holds_what_a_reader_wants(page):
         "mean ± standard deviation over 2 seeds",
         "3 of 6 runs are missing; failed: masks,seed=1 (the loss is <nan>)",
         "1 of 1 gaps are within the noise",
-        "spans 50.5% ± 0.7% 2.536 ± 0.051 5.071 ± 0.101",
+        "spans 50.5% ± 0.7% 83.28 2.536 ± 0.051 5.071 ± 0.101",
         "GLUE, published",
         "83.28",
         "masks,seed=1 failed the loss is <nan>",
@@ -178,10 +178,11 @@ def test_curves_are_of_the_steps_that_all_seeds_have():
 
 
 def test_elements_of_a_chart_carry_their_group():
-    line = Line(label="a", x=[1, 2], y=[3, 4], around=[1, 1], group=7)
+    line = Line(label="$x_1$", x=[1, 2], y=[3, 4], around=[1, 1], group=7)
     drawn = Chart(name="x", lines=[line], y_label="y", title="<t>").inline()
     assert drawn.count('data-group="7"') == 2  # line and band
     assert "<title>&lt;t&gt;</title>" in drawn
+    assert ">$x_1$<" in drawn  # as it is, not set as mathematics
 
 
 def test_report_writes_the_page_of_a_sweep_again(tmp_path, capsys, monkeypatch):
