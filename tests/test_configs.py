@@ -104,8 +104,9 @@ def test_the_top_of_a_config_says_what_it_is(name):
 
 @EVERY
 def test_every_arm_is_evaluated_under_the_further_objectives(name):
-    for held_out in load(name, "smoke").held_out.values():
-        options = {**held_out}
+    asked = load(name, "smoke")
+    for further in [*asked.held_out.values(), *([asked.infill] if asked.infill else [])]:
+        options = {**further}
         built = configure(options.pop("name"), **options)
         for one in arms(name).values():
             shapes = built.build(vocabulary_of(one.data)).shapes(one.data.raw_length)
