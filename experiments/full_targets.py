@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @objective(check=span_corruption.check)
-def span_corruption_full_target(
+def spans_full_target(
     key: Key,
     tokens: Tokens,
     length: Scalar,
@@ -41,7 +41,7 @@ def span_corruption_full_target(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from jaxdenoise.vocabulary import Vocabulary
-      >>> corrupt = span_corruption_full_target(vocab=Vocabulary.with_sentinels(size=1000))
+      >>> corrupt = spans_full_target(vocab=Vocabulary.with_sentinels(size=1000))
       >>> example = corrupt(jax.random.key(0), jnp.arange(10, 18), 8)
       >>> example.encoder_input_tokens.tolist()
       [10, 11, 12, 13, 14, 15, 16, 999, 1]

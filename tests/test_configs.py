@@ -157,7 +157,7 @@ def _corrupted(name, rows, vocab, **options):
 def test_both_targets_have_the_same_inputs(make_rows, vocab, unbiased):
     rows = make_rows(6, 40, lengths=[40, 40, 33, 7, 2, 0])
     spans = _corrupted("span_corruption", rows, vocab, unbiased=unbiased)
-    whole = _corrupted("span_corruption_full_target", rows, vocab, unbiased=unbiased)
+    whole = _corrupted("spans_full_target", rows, vocab, unbiased=unbiased)
     for field in ("encoder_input_tokens", "encoder_segment_ids"):
         np.testing.assert_array_equal(getattr(whole, field), getattr(spans, field))
     for row, length in enumerate(rows.lengths):
