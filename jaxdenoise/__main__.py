@@ -1,7 +1,5 @@
 """`python -m jaxdenoise` is the command line."""
 
-import sys
+from jaxdenoise.cli import script
 
-from jaxdenoise.cli import main
-
-sys.exit(main())
+script()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
+import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxdenoise.errors import UserError, unknown
 
@@ -44,6 +47,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         return _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+
+
+def script() -> NoReturn:
+    """The program: `main`, and an end even where something has failed.
+
+    After a save that failed, Orbax leaves threads behind that wait for what will never come, and
+    Python would wait for them.
+    """
+    try:
+        status = main()
+    except Exception:  # nobody's mistake but ours: the traceback is for us
+        traceback.print_exc()
+        status = 1
+    left = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    if status and left:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _fail(message: str) -> int:
