@@ -77,10 +77,12 @@ class Comparison:
         return next(iter(self.measures.values()))
 
     @property
-    def architectures(self) -> tuple[str, ...]:
-        """Of all arms, in order."""
-        named = (job.experiment["model"]["architecture"] for job in self.jobs)
-        return tuple(dict.fromkeys(named))
+    def architectures(self) -> dict[str, list[str]]:
+        """The arms of each; those of one compare."""
+        found: dict[str, list[str]] = {}
+        for arm, job in {job.arm: job for job in self.jobs}.items():
+            found.setdefault(job.experiment["model"]["architecture"], []).append(arm)
+        return found
 
     @property
     def unfinished(self) -> list[Job]:

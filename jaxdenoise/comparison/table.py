@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -63,7 +63,8 @@ def sentences(comparison: Comparison) -> Iterator[str]:
         yield "one seed: no gap can be told from noise, nothing is claimed"
     else:
         yield f"mean ± standard deviation over {len(seeds)} seeds, paired; by {measure.name}:"
-        yield from claims(measure)
+        for arms in comparison.architectures.values():
+            yield from claims(measure, arms)
     if len(comparison.architectures) > 1:
         yield (
             f"arms are of several architectures ({', '.join(comparison.architectures)}), each with "
@@ -79,12 +80,12 @@ def sentences(comparison: Comparison) -> Iterator[str]:
         )
 
 
-def claims(measure: Measure) -> Iterator[str]:
-    """Each arm with those that it is better than, beyond the noise; the largest chance of error."""
-    order = ranking(measure.values, higher_is_better=measure.higher_is_better)
-    claimed = [
-        g for g in gaps(measure.values, higher_is_better=measure.higher_is_better) if g.claimed
-    ]
+def claims(measure: Measure, arms: Sequence[str]) -> Iterator[str]:
+    """Of these arms, each with those that it is better than, beyond the noise."""
+    values = {arm: measure.values[arm] for arm in arms if arm in measure.values}
+    order = ranking(values, higher_is_better=measure.higher_is_better)
+    found = gaps(values, higher_is_better=measure.higher_is_better)
+    claimed = [gap for gap in found if gap.claimed]
     for arm, worse in order:
         if worse:
             chance = max(g.chance or 0.0 for g in claimed if g.better == arm)

@@ -74,7 +74,7 @@ def test_the_page_holds_what_a_reader_wants(page):
         "seeds 0, 1 runs 3 of 6 finished machine 1 × cpu versions jax 0.10.2",
         "mean ± standard deviation over 2 seeds",
         "3 of 6 runs are missing; failed: masks,seed=1 (the loss is <nan>)",
-        "1 of 1 gaps are within the noise",
+        "rms are of several architectures (encoder_decoder, encoder)",
         "spans 50.5% ± 0.7% 83.28 2.536 ± 0.051 5.071 ± 0.101",
         "GLUE, published",
         "83.28",
