@@ -7,9 +7,10 @@ their config names alone; held-out figures are as in `quickstart`.
 
 import dataclasses
 
-from jaxdenoise.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from jaxdenoise.config import ModelConfig, TrainingConfig
 from jaxdenoise.experiment import Experiment, experiment
-from jaxdenoise.objectives import configure
+
+from .quickstart import quickstart
 
 
 @experiment
@@ -43,23 +44,9 @@ def ablation_mini() -> Experiment:
     Cost      600 steps of 64 rows of 70 tokens, two to four minutes a run on two cores.
     Command   jaxdenoise sweep t5_table6_corruption_rate --scale mini
     """
-    return Experiment(
-        data=DataConfig(corpus="pydocs", vocabulary_size=1134, sentinels=100, raw_length=70),
-        objective=configure("span_corruption"),
-        model=ModelConfig(
-            width=128,
-            mlp_width=256,
-            heads=4,
-            head_width=32,
-            encoder_layers=2,
-            decoder_layers=2,
-            scan_unroll=2,
-        ),
-        optimizer=OptimizerConfig(
-            name="muon", learning_rate=1e-2, embedding_rate=6e-3, warmup_steps=100, b1=0.95
-        ),
-        training=TrainingConfig(steps=600, batch_size=64, evaluate_every=200),
-    )
+    base = quickstart()
+    training = dataclasses.replace(base.training, steps=600, evaluate_every=200)
+    return dataclasses.replace(base, training=training)
 
 
 @experiment
