@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdenoise import ablation, experiment
+from jaxdenoise.cli import main
 from jaxdenoise.errors import UserError
 from jaxdenoise.experiment import Experiment, digest, experiments, from_dict, override, to_dict
 from jaxdenoise.model.model import build_model
@@ -342,3 +343,16 @@ def test_every_experiment_is_built_and_stepped_once(name, corpus):
     state, metrics = step(state, rows)
     assert np.isfinite(float(backend.fetch(metrics)["loss"]))
     assert int(state.step) == 1
+
+
+def test_runs_of_other_held_out_rows_are_not_compared(tmp_path, capsys):
+    for name, length in (("one", 70), ("other", 64)):
+        (tmp_path / name).mkdir()
+        built = override(experiments["quickstart"](), {"data.raw_length": length})
+        saved = {"name": name, "experiment": to_dict(built), "store": {"identity_digest": "x"}}
+        write_json(tmp_path / name / "config.json", saved)
+    assert main(["report", str(tmp_path / "one"), str(tmp_path / "other")]) == 2
+    said = capsys.readouterr().err
+    assert "other and one cannot be compared" in said
+    assert "data.raw_length is 64 and 70" in said
+    assert said.count("\n") == 1

@@ -11,7 +11,7 @@ from jaxdenoise.errors import require
 from jaxdenoise.flags import refuse_others, split_flags, take_single
 from jaxdenoise.paths import as_path
 from jaxdenoise.sweep.jobs import is_sweep
-from jaxdenoise.training.run_directory import RunDirectory
+from jaxdenoise.training.run_directory import RunDirectory, check_comparable
 
 USAGE = """usage: jaxdenoise report RUN [RUN …] [--output FILE]
        jaxdenoise report SWEEP [--output FILE]
@@ -52,8 +52,7 @@ def _of_sweep(folders: Sequence[Path], page: Path | None) -> Path:
 
 def _of_runs(folders: Sequence[Path], page: Path | None) -> Path:
     runs = [RunDirectory(folder) for folder in folders]
-    for run in runs:
-        run.saved()
+    check_comparable({run.path.name: run for run in runs})
 
     from jaxdenoise.report.page import write_report
 

@@ -9,13 +9,10 @@ from typing import Any
 
 from jaxdenoise.ablation import Published
 from jaxdenoise.comparison.paired import Values
-from jaxdenoise.errors import require, unknown
+from jaxdenoise.errors import unknown
 from jaxdenoise.sweep.jobs import Job
 from jaxdenoise.sweep.plan import read_sweep
-from jaxdenoise.training.run_directory import read_json
-
-HELD_OUT = ("corpus", "files", "mixture", "field", "documents", "held_out", "raw_length")
-"""Fields of the data that say what is held out."""
+from jaxdenoise.training.run_directory import check_comparable, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +96,7 @@ def collect(root: Path) -> Comparison:
     """
     about, jobs = read_sweep(root)
     finished = [job for job in jobs if job.state() == "done"]
-    _check_held_out(finished)
+    check_comparable({job.name: job.run for job in finished})
     results = {
         job.name: {**read_json(job.run.results), **read_json(job.measures)} for job in finished
     }
@@ -184,19 +181,3 @@ def _measures(values: Any, first: str | None) -> dict[str, Measure]:
     if first is not None and first not in named:
         raise unknown("measure", first, named)
     return {first: named[first], **named} if first else named
-
-
-def _check_held_out(jobs: Sequence[Job]) -> None:
-    """Raises `UserError` unless all were evaluated on the same held-out rows."""
-    seen: dict[str, Any] = {}
-    for job in jobs:
-        data, training = job.experiment["data"], job.experiment["training"]
-        mine = {name: data[name] for name in HELD_OUT}
-        mine["evaluation_rows"] = training["evaluation_rows"]
-        mine["token store"] = job.run.saved()["store"]["identity_digest"]
-        for name, value in mine.items():
-            require(
-                seen.setdefault(name, (job.name, value))[1] == value,
-                f"{job.name} and {seen[name][0]} cannot be compared: they have other held-out "
-                f"sets, {name} is {value!r} and {seen[name][1]!r}",
-            )

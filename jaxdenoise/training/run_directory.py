@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, determining, digest, from_dict, to_dict
 
 RUNS = Path("runs")
+HELD_OUT = ("corpus", "files", "mixture", "field", "documents", "held_out", "raw_length")
+"""Fields of the data that say what is held out."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,24 @@ class RunDirectory:
 def default_directory(name: str, experiment: Experiment, root: Path = RUNS) -> RunDirectory:
     """./runs/NAME-HASH8: another configuration is another directory."""
     return RunDirectory(root / f"{name}-{digest(experiment)}")
+
+
+def check_comparable(runs: Mapping[str, RunDirectory]) -> None:
+    """Raises `UserError` unless runs, by name, were evaluated on the same held-out rows."""
+    seen: dict[str, tuple[str, Any]] = {}
+    for name, run in runs.items():
+        saved = run.saved()
+        data, training = (saved["experiment"][section] for section in ("data", "training"))
+        mine = {f"data.{field}": data[field] for field in HELD_OUT}
+        mine["training.evaluation_rows"] = training["evaluation_rows"]
+        mine["the token store"] = saved["store"]["identity_digest"]
+        for field, value in mine.items():
+            other, first = seen.setdefault(field, (name, value))
+            require(
+                first == value,
+                f"{name} and {other} cannot be compared: they have other held-out sets, {field} is "
+                f"{value!r} and {first!r}; give runs of one, or a page to each",
+            )
 
 
 def open_run(path: str | Path) -> tuple[RunDirectory, str, Experiment]:

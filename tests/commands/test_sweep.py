@@ -144,5 +144,5 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(start, tmp_path):
     plain = json.loads(config.read_text())
     plain["store"]["identity_digest"] = "another"
     config.write_text(json.dumps(plain))
-    with pytest.raises(UserError, match="other held-out sets, token store is"):
+    with pytest.raises(UserError, match="other held-out sets, the token store is"):
         collect(tmp_path / "runs")
