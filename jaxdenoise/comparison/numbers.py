@@ -84,16 +84,21 @@ def agreements(comparison: Comparison, measures: Sequence[Measure]) -> dict[str,
     return found if any(found.values()) else {}
 
 
-def all_gaps(measure: Measure) -> list[Gap]:
-    """Between every two arms, the surest first."""
-    found = gaps(measure.values, higher_is_better=measure.higher_is_better)
+def all_gaps(comparison: Comparison) -> list[Gap]:
+    """Between every two arms of one architecture, the surest first."""
+    measure = comparison.ranked_by
+    found = [
+        gap
+        for values in comparison.comparable(measure)
+        for gap in gaps(values, higher_is_better=measure.higher_is_better)
+    ]
     return sorted(found, key=lambda gap: (2.0 if gap.chance is None else gap.chance, gap.better))
 
 
-def gaps_csv(measure: Measure) -> str:
+def gaps_csv(comparison: Comparison) -> str:
     """The same, as a file."""
     columns = [field.name for field in fields(Gap)]
-    return as_csv(columns, [[*asdict(gap).values()] for gap in all_gaps(measure)])
+    return as_csv(columns, [[*asdict(gap).values()] for gap in all_gaps(comparison)])
 
 
 def matrix(comparison: Comparison) -> dict[str, dict[str, Cell]]:

@@ -81,6 +81,13 @@ class Comparison:
             found.setdefault(job.experiment["model"]["architecture"], []).append(arm)
         return found
 
+    def comparable(self, measure: Measure) -> list[Values]:
+        """The measure's values, those of each architecture by themselves."""
+        return [
+            {arm: measure.values[arm] for arm in arms if arm in measure.values}
+            for arms in self.architectures.values()
+        ]
+
     @property
     def unfinished(self) -> list[Job]:
         """Runs that are missing in the figures."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdenoise.comparison.paired import agreement, gaps, ranking, spread
+from jaxdenoise.comparison.paired import Values, agreement, gaps, ranking, spread
 from jaxdenoise.comparison.results import Comparison, Measure
 
 NARROW = 72  # columns below which only the first two measures are shown
@@ -63,8 +63,8 @@ def sentences(comparison: Comparison) -> Iterator[str]:
         yield "one seed: no gap can be told from noise, nothing is claimed"
     else:
         yield f"mean ± standard deviation over {len(seeds)} seeds, paired; by {measure.name}:"
-        for arms in comparison.architectures.values():
-            yield from claims(measure, arms)
+        for values in comparison.comparable(measure):
+            yield from claims(values, measure.higher_is_better)
     if len(comparison.architectures) > 1:
         yield (
             f"arms are of several architectures ({', '.join(comparison.architectures)}), each with "
@@ -80,12 +80,10 @@ def sentences(comparison: Comparison) -> Iterator[str]:
         )
 
 
-def claims(measure: Measure, arms: Sequence[str]) -> Iterator[str]:
-    """Of these arms, each with those that it is better than, beyond the noise."""
-    values = {arm: measure.values[arm] for arm in arms if arm in measure.values}
-    order = ranking(values, higher_is_better=measure.higher_is_better)
-    found = gaps(values, higher_is_better=measure.higher_is_better)
-    claimed = [gap for gap in found if gap.claimed]
+def claims(values: Values, higher_is_better: bool) -> Iterator[str]:
+    """Each arm with those that it is better than, beyond the noise."""
+    order = ranking(values, higher_is_better=higher_is_better)
+    claimed = [gap for gap in gaps(values, higher_is_better=higher_is_better) if gap.claimed]
     for arm, worse in order:
         if worse:
             chance = max(g.chance or 0.0 for g in claimed if g.better == arm)
