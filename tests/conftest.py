@@ -13,6 +13,7 @@ from jaxdenoise.vocabulary import Vocabulary
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the time
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # a sweep keeps programs for itself alone
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.load_profile("default")

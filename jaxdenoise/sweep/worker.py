@@ -111,7 +111,7 @@ def keep_compiled_programs() -> None:
     """Lets runs of one shape share what is compiled, unless the user has said where."""
     import jax
 
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR") is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(local_cache() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

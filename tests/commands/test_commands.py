@@ -75,7 +75,7 @@ def test_train_report_show_and_infill(command, tmp_path):
     assert filled.startswith("Sort the [")
     assert "[/]" in filled
 
-    command("train", "tiny_run", "--run-dir", "other", "--seed", "1")
+    command("train", "tiny_run", "--run-dir", "other", "--seed", "1", "--data.raw-length", "50")
     status, reported = command("report", "runs/bold", "other", "--output", "both.html")
     assert (status, reported) == (0, "report: both.html\n")
     page = (tmp_path / "both.html").read_text("utf-8")

@@ -14,7 +14,7 @@ import pytest
 from jaxdenoise.cli import main
 from jaxdenoise.comparison.results import collect
 from jaxdenoise.errors import UserError
-from jaxdenoise.sweep.engines import ENGINES
+from jaxdenoise.sweep.engines import ENGINES, Here
 
 CONFIG = """
 title = "Rates"
@@ -44,14 +44,14 @@ KILLS = 5
 
 
 def test_a_stopped_sweep_leaves_a_page_of_what_there_is(tmp_path, corpus, monkeypatch, capsys):
-    def stopped(jobs):
-        assert len(jobs) == 4
-        raise KeyboardInterrupt
-        yield
+    class Stopped(Here):
+        def __call__(self, tasks):
+            assert len(tasks) == 4
+            raise KeyboardInterrupt
+            yield
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")  # says nothing to this process
-    monkeypatch.setitem(ENGINES, "here", stopped)
+    monkeypatch.setitem(ENGINES, "here", Stopped)
     Path("rates.toml").write_text(CONFIG.format(corpus=corpus))
     assert main(["sweep", "rates.toml"]) == 130
     out = capsys.readouterr().out
@@ -64,13 +64,14 @@ def test_a_stopped_sweep_leaves_a_page_of_what_there_is(tmp_path, corpus, monkey
 def start(tmp_path, corpus):
     """A function that starts the sweep in a folder, as a process of its own."""
     (tmp_path / "rates.toml").write_text(CONFIG.format(corpus=corpus))
+    kept = {n: v for n, v in os.environ.items() if n != "JAX_COMPILATION_CACHE_DIR"}
     quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu", "COLUMNS": "100"}
 
     def start(folder: str, *args: str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-m", "jaxdenoise", "sweep", "rates.toml", "--dir", folder, *args],
             cwd=tmp_path,
-            env={**os.environ, **quick},
+            env={**kept, **quick},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -172,8 +172,7 @@ def test_span_corruption_loses_nothing_and_counts_right(size, density, mean, see
         lengths=np.arange(size + 1, dtype=np.int32),
         example_ids=np.arange(size + 1, dtype=np.uint32),
         epochs=np.zeros(size + 1, np.uint32),
-        seed=seed,
-    )
+    ).seeded(seed)
     batch = jax.device_get(corrupt(built, rows))
     expected = built.output_lengths(rows.keys, rows.lengths, raw_length=size)
     for stack, lengths in zip(("encoder", "decoder"), expected, strict=True):

@@ -146,7 +146,7 @@ def draw(case: Case) -> dict[str, np.ndarray]:
         lengths=np.array(len(case.text), np.int32),
         example_ids=np.arange(DRAWS, dtype=np.uint32),
         epochs=np.zeros(DRAWS, np.uint32),
-        seed=1,
+        seeds=np.ones(DRAWS, np.uint32),
     )
     built = objectives[case.name](vocab=VOCAB, **dict(case.options))
     corrupt = jax.jit(jax.vmap(built, in_axes=(0, None, None)))

@@ -147,6 +147,7 @@ def test_objectives_that_arms_share_are_asked_once():
         objective_of({"noise_density": 0.5})
 
 
+@pytest.mark.slow
 def test_the_true_order_is_held_against_another_one(tiny):
     setup = build(tiny)
     vocab, rows = setup.objective.vocab, setup.held_out_alone(16)
