@@ -15,6 +15,7 @@ from jaxdenoise.objectives import objectives
 TEXTS = ["Return the sum of the array elements over a given axis, all of them by default."] * 4
 
 
+@pytest.mark.slow
 def test_a_new_corruption_and_a_new_loss_in_ten_lines(capsys):
     with objectives.scope():
         tok = jd.load_tokenizer("pydocs")

@@ -42,6 +42,7 @@ def command(tiny, tmp_path, monkeypatch, capsys):
         yield run
 
 
+@pytest.mark.slow
 def test_train_report_show_and_infill(command, tmp_path):
     longer = ("--data.raw-length", "50", "--run-dir", "runs/bold")  # sentences fit into a row
     status, out = command("train", "tiny_run", *longer)

@@ -160,8 +160,14 @@ def test_output_only_is_the_gradient_beside_a_context_that_ran_with_a_frozen_cop
     "fields",
     [
         {"positions": "relative", "norm_place": "post", "biases": True, "norm": "layer"},
-        {"positions": "learned", "qk_norm": True, "key_value_heads": 2, "local_window": 6},
-        {"tied_embeddings": True, "prediction_head": True, "prediction_bias": True},
+        pytest.param(
+            {"positions": "learned", "qk_norm": True, "key_value_heads": 2, "local_window": 6},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"tied_embeddings": True, "prediction_head": True, "prediction_bias": True},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda fields: fields.get("positions", "tied"),
 )

@@ -85,10 +85,8 @@ def mean_gradient(model, objective, params, rows):
     return jax.jit(jax.grad(mean))(params)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [pytest.param("float32", 1e-5, marks=pytest.mark.slow), ("float64", 1e-10)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
 def test_gradients_agree_with_one_device(model, vocab, make_rows, dtype, tolerance):
     assert jax.local_device_count() == 8
     objective = jd.configure("span_corruption").build(vocab)
