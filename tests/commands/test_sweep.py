@@ -2,11 +2,8 @@
 
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,7 +37,6 @@ training.evaluation_rows = 8
 measure = "GLUE"
 values = {{"15%" = 2.0, "30%" = 1.0}}
 """
-KILLS = 5
 
 
 def test_a_stopped_sweep_leaves_a_page_of_what_there_is(tmp_path, corpus, monkeypatch, capsys):
@@ -79,46 +75,6 @@ def start(tmp_path, corpus):
         )
 
     return start
-
-
-@pytest.mark.slow
-def test_a_sweep_killed_five_times_ends_with_the_same_table(start, tmp_path):
-    begun = time.monotonic()
-    whole, _ = start("whole").communicate(timeout=600)
-    seconds = time.monotonic() - begun
-    rng, kills = random.Random(0), 0
-    while kills < KILLS:
-        running = start("killed")
-        time.sleep(rng.uniform(0.2, 0.9) * seconds * 0.6)
-        kills += running.poll() is None  # what had ended was not killed
-        if running.poll() is not None:
-            lost = rng.choice(sorted((tmp_path / "killed").glob("*/measures.json")))
-            lost.unlink()  # so that there is something to do
-            continue
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
-    killed, _ = start("killed").communicate(timeout=600)
-    assert table_of(killed) == table_of(whole)
-    for found in sorted((tmp_path / "whole").glob("*/m*.json*")):
-        other = tmp_path / "killed" / found.relative_to(tmp_path / "whole")
-        assert without_time(other) == without_time(found), found
-
-
-def table_of(printed: str) -> str:
-    assert "Rates (a test)" in printed, printed
-    return printed[printed.index("Rates (a test)") : printed.index("report: ")]
-
-
-def without_time(path: Path) -> list:
-    rows = (
-        [json.loads(line) for line in path.read_text().splitlines()]
-        if path.suffix == ".jsonl"
-        else [json.loads(path.read_text())]
-    )
-    return [
-        {k: v for k, v in row.items() if k not in ("tokens_per_second", "data_wait", "seconds")}
-        for row in rows
-    ]
 
 
 @pytest.mark.slow
