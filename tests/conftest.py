@@ -1,6 +1,18 @@
 """Eight CPU devices, quick compilation, and small things to train on."""
 
+import gc
 import os
+from importlib.metadata import version
+
+from packaging.version import Version
+
+# Compiling is most of the time, and XLA's older emitters of CPU code, where it still has them,
+# take a third of it. Read when JAX loads, by the processes of the tests too.
+if Version(version("jaxlib")) < Version("0.11"):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "")
+        + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
 
 import hypothesis
 import jax
@@ -12,8 +24,10 @@ from jaxdenoise.vocabulary import Vocabulary
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the time
+jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # a sweep keeps programs for itself alone
+gc.freeze()  # what is imported stays; tracing makes many objects and few cycles
+gc.set_threshold(100_000, 50, 100)
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.load_profile("default")

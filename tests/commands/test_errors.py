@@ -161,9 +161,9 @@ def test_a_file_that_cannot_be_shown_is_named(name, content, message, capsys, el
 
 
 def test_a_corpus_shorter_than_one_row_is_refused(capsys, elsewhere, corpus):
-    args = ["train", "quickstart", "--data.files", str(corpus), "--data.raw-length", "100000"]
-    args += ["--data.vocabulary-size", "15000", "--data.sentinels", "9000"]
-    refuse(args, capsys, "less than one row of 100000")
+    args = ["train", "quickstart", "--data.files", str(corpus), "--data.raw-length", "20000"]
+    args += ["--data.vocabulary-size", "4000", "--data.sentinels", "2000"]
+    refuse(args, capsys, "less than one row of 20000")
     assert files(elsewhere) == []
 
 

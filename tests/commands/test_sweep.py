@@ -2,8 +2,11 @@
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,7 @@ data.raw_length = 40
 data.held_out = 0.2
 training.steps = 30
 training.checkpoint_every = 5
+training.log_every = 2
 training.evaluation_rows = 8
 
 [arms]
@@ -37,6 +41,7 @@ training.evaluation_rows = 8
 measure = "GLUE"
 values = {{"15%" = 2.0, "30%" = 1.0}}
 """
+KILLS = 5
 
 
 def test_a_stopped_sweep_leaves_a_page_of_what_there_is(tmp_path, corpus, monkeypatch, capsys):
@@ -75,6 +80,44 @@ def start(tmp_path, corpus):
         )
 
     return start
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_five_times_ends_with_the_same_table(start, tmp_path):
+    whole, _ = start("whole").communicate(timeout=600)
+    everything = written(tmp_path / "whole")
+    rng = random.Random(0)
+    for kill in range(1, KILLS + 1):  # each in its part of the work, at a random moment of it
+        running = start("killed")
+        until = everything * (kill - rng.uniform(0.1, 0.9)) / KILLS
+        while written(tmp_path / "killed") < until:
+            assert running.poll() is None, f"it ended before kill {kill}"
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.communicate()
+    killed, _ = start("killed").communicate(timeout=600)
+    assert table_of(killed) == table_of(whole)
+    for found in sorted((tmp_path / "whole").glob("*/m*.json*")):
+        other = tmp_path / "killed" / found.relative_to(tmp_path / "whole")
+        assert without_time(other) == without_time(found), found
+
+
+def written(folder: Path) -> int:
+    """How much of a sweep is done: lines of metrics, and a few for every run with its measures."""
+    lines = sum(p.read_text().count("\n") for p in folder.glob("*/metrics.jsonl"))
+    return lines + 10 * sum(1 for _ in folder.glob("*/measures.json"))
+
+
+def table_of(printed: str) -> str:
+    assert "Rates (a test)" in printed, printed
+    return printed[printed.index("Rates (a test)") : printed.index("report: ")]
+
+
+def without_time(path: Path) -> list[dict]:
+    text = path.read_text("utf-8")
+    rows = map(json.loads, text.splitlines() if path.suffix == ".jsonl" else [text])
+    times = ("tokens_per_second", "data_wait", "seconds")
+    return [{key: value for key, value in row.items() if key not in times} for row in rows]
 
 
 @pytest.mark.slow

@@ -87,14 +87,8 @@ def test_explicit_positions_that_count_up_are_the_default(batch):
     assert np.abs(difference).max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"remat": "full"},
-        pytest.param({"remat": "dots"}, marks=pytest.mark.slow),
-        pytest.param({"scan_unroll": 2}, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{"remat": "full"}, {"remat": "dots"}, {"scan_unroll": 2}])
 def test_how_it_is_computed_changes_neither_values_nor_gradients(fields, batch):
     plain, other = make_model(), make_model(**fields)
     params = initial(plain)

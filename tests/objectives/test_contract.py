@@ -67,7 +67,7 @@ def test_jit_vmap_and_a_loop_agree(built, rows):
         assert_same(jax.tree.map(lambda x, row=row: x[row], batch), alone)
 
 
-@pytest.mark.parametrize("name", ["mask_a_third", "span_corruption", "sentence_permutation"])
+@pytest.mark.parametrize("name", ["mask_a_third", "sentence_permutation"])
 def test_a_few_agree_in_the_fast_tier_too(name, rows, vocab):
     test_jit_vmap_and_a_loop_agree(BUILT[name](vocab=vocab), rows)
 

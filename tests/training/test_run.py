@@ -93,6 +93,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
     assert again["held_out"] == results["held_out"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_data_or_corruption_changed_is_not_continued(tiny, tmp_path):
     run = RunDirectory(tmp_path / "run")
     setup = build(tiny)
