@@ -102,7 +102,10 @@ def place(tmp_path, corpus, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    # What a shell starts in the background ignores Ctrl-C, and so would all that we start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield tmp_path
+    signal.signal(signal.SIGINT, before)
     for process in started:
         if process.poll() is None:
             process.kill()
