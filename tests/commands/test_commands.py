@@ -227,6 +227,8 @@ def test_bench_prints_ratios_and_writes_them(command, monkeypatch, tmp_path):
     monkeypatch.setattr("jaxdenoise.bench.training.TIMED_LOSS", (2, 5, 8, 100))
     monkeypatch.setattr("jaxdenoise.bench.training.LARGE_LOSS", (8, 128, 8, 2**20))
     monkeypatch.setattr("jaxdenoise.bench.training.ROUTED", (2, 64, 32, 2))
+    monkeypatch.setattr("jaxdenoise.bench.tokenise.COPIES", 1)
+    monkeypatch.setattr("jaxdenoise.bench.tokenise.documents", lambda: [("name", "A text.")] * 99)
     monkeypatch.setattr(objectives, "names", lambda: ["block_diffusion", "not_in_numpy"])
     status, out = command("bench", "--experiment", "tiny_run", "--output", "bench.json")
     assert status == 0
@@ -241,6 +243,7 @@ def test_bench_prints_ratios_and_writes_them(command, monkeypatch, tmp_path):
     assert found["loss"]["memory"][0] < 0.1 * found["loss"]["memory"][1]
     assert found["gradients"]["80%"]["memory"][1] < found["gradients"]["80%"]["memory"][0]
     assert "with 0% context, full takes" in " ".join(out.split())
+    assert found["tokenise"]["ratio"] > 0
 
 
 def test_a_notebooks_shell_cell_has_colours_but_no_live_line(monkeypatch):

@@ -1,7 +1,6 @@
 """The same run on one device, on eight in every arrangement, and in two processes."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -58,7 +57,6 @@ def train_in_processes(experiment, run: RunDirectory, number: int) -> None:
             [*command, str(number), str(index), str(port)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"XLA_FLAGS": ""},
         )
         for index in range(number)
     ]
