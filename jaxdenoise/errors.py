@@ -26,8 +26,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     Example:
       >>> print(unknown("experiment", "quikstart", ["quickstart", "t5_small"]))
       unknown experiment 'quikstart': did you mean 'quickstart'? Known: quickstart, t5_small
+      >>> print(unknown("config", "table_6", ["table_5", "table_6_rate"]))  # the beginning
+      unknown config 'table_6': did you mean 'table_6_rate'? Known: table_5, table_6_rate
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    whole = [other for other in known if len(name) > 2 and name in other]
+    near = whole or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" did you mean '{near[0]}'?" if near else ""
     return UserError(f"unknown {kind} '{name}':{hint} Known: {', '.join(known) or 'none'}")

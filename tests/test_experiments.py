@@ -66,6 +66,17 @@ def test_t5s_table_6_has_its_four_rates():
     assert len(set(map(digest, changed))) == 1  # arms differ in rate and seed alone
 
 
+def test_the_runs_of_a_config_are_listed_at_a_scale(capsys):
+    assert main(["list", "t5_table6_corruption_rate", "--scale", "smoke"]) == 0
+    title, *runs = capsys.readouterr().out.splitlines()
+    assert title == "Corruption rate: Raffel et al. 2020, table 6"
+    assert [run.strip() for run in runs][:3] == ["10%,seed=0", "10%,seed=1", "15%,seed=0"]
+    assert len(runs) == 8
+    assert main(["list", "t5_table6", "--scale", "smoke"]) == 2
+    assert "did you mean 't5_table6_corruption_rate'" in capsys.readouterr().err
+    assert main(["list", "--scale", "smoke"]) == 2
+
+
 def test_axes_multiply_and_seeds_come_last():
     plain = {
         "experiment": "quickstart",

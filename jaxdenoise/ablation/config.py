@@ -128,6 +128,20 @@ def config_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted(bundled("configs").glob("*.toml"))}
 
 
+def find_config(target: str) -> Path:
+    """A config by name or path.
+
+    Raises:
+      UserError: a name that no config has.
+    """
+    known = config_files()
+    if target.endswith(".toml"):
+        return Path(target)
+    if target not in known:
+        raise unknown("config", target, known)
+    return known[target]
+
+
 def load_ablation(
     path: Path, changes: Mapping[str, Any] | None = None, scale: str | None = None
 ) -> Ablation:

@@ -1,24 +1,24 @@
-"""jaxdenoise list [CONFIG]: what can be trained, shown and named."""
+"""jaxdenoise list [CONFIG [--scale NAME]]: what can be trained, shown and named."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from jaxdenoise.ablation import config_files, load_ablation, read_config
+from jaxdenoise.ablation import config_files, find_config, load_ablation, read_config
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.data.corpora import corpora
 from jaxdenoise.experiment import experiments, load_experiments
-from jaxdenoise.flags import refuse_others, split_flags
+from jaxdenoise.flags import refuse_others, split_flags, take_single
 from jaxdenoise.objectives import objectives
 from jaxdenoise.presets import Preset, presets
 
-USAGE = """usage: jaxdenoise list [CONFIG] [--module NAME]
+USAGE = """usage: jaxdenoise list [CONFIG [--scale NAME]] [--module NAME]
 
-Lists experiments, objectives, models, configs and corpora; or the runs of one config.
+Lists experiments, objectives, models, configs and corpora; or the runs of one config, at a scale.
 """
 
 
@@ -30,10 +30,11 @@ def run(args: Sequence[str]) -> int:
     config = args[0] if args and not args[0].startswith("-") else None
     flags = split_flags(args[1:] if config else args)
     load_experiments(tuple(flags.pop("module", ())))
-    refuse_others(flags, "list", ["module"])
+    scale = take_single(flags, "scale") if config else None
+    refuse_others(flags, "list", ["scale", "module"] if config else ["module"])
     console = make_console()
     if config:
-        ablation = load_ablation(config_files().get(config, Path(config)))
+        ablation = load_ablation(find_config(config), scale=scale)
         _print(f"{ablation.title}: {ablation.source}", {r.name: "" for r in ablation.runs}, console)
         return 0
     _print("experiments", {n: experiments[n].__doc__ for n in experiments.names()}, console)
@@ -59,8 +60,8 @@ def _shape(preset: Preset) -> str:
 
 
 def _print(title: str, entries: Mapping[str, str | None], console: Console) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None)
-    table.show_header = False
+    console.print(Text(title, "bold"))
+    table = Table(box=None, show_header=False)
     table.add_column(no_wrap=True, style="cyan")
     table.add_column()
     for name, text in entries.items():

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxdenoise.ablation import Ablation, config_files, load_ablation
+from jaxdenoise.ablation import Ablation, find_config, load_ablation
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.data.store import TokenStore, prepare
-from jaxdenoise.errors import unknown
 from jaxdenoise.experiment import Experiment, load_experiments
 from jaxdenoise.flags import spell_out, split_flags, take_single
 from jaxdenoise.paths import as_path
@@ -62,20 +61,6 @@ def run(args: Sequence[str]) -> int:
     engine.begin()
     root = as_path(directory) if directory else RUNS / ablation.folder
     return sweep(ablation, root, engine, make_console(), modules)
-
-
-def find_config(target: str) -> Path:
-    """A config by name or path.
-
-    Raises:
-      UserError: a name that no config has.
-    """
-    known = config_files()
-    if target.endswith(".toml"):
-        return Path(target)
-    if target not in known:
-        raise unknown("config", target, known)
-    return known[target]
 
 
 def sweep(
