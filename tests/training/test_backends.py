@@ -64,40 +64,26 @@ def train_in_processes(experiment, run: RunDirectory, number: int) -> None:
     assert [member.returncode for member in members] == [0] * number, "\n".join(outputs)
 
 
-def curves_of(experiment, backends, folder) -> dict[str, np.ndarray]:
-    """The losses of the experiment under each backend."""
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", [False, True])
+def test_every_backend_has_the_same_losses_for_twenty_steps(tiny, packing, tmp_path):
     assert jax.device_count() == 8
+    experiment = override(tiny, {**TWENTY_STEPS, "data.packing": packing})
     curves = {}
-    for name in backends:
-        setup = build(override(experiment, BACKENDS[name]))
+    for name, fields in BACKENDS.items():
+        setup = build(override(experiment, fields))
         if name not in ("one device", "pmap"):
             check_rows(setup)
-        run = RunDirectory(folder / name)
+        run = RunDirectory(tmp_path / name)
         train(setup, "test", run, Console(quiet=True))
         curves[name] = losses(run)
-    return curves
-
-
-def assert_same(curves: dict[str, np.ndarray]) -> None:
-    first = curves["one device"]
+    run = RunDirectory(tmp_path / "two processes")
+    train_in_processes(override(experiment, BACKENDS["fsdp 8"]), run, 2)
+    curves["two processes"] = losses(run)
+    first = curves.pop("one device")
     assert first[-1] < first[0]
     for name, curve in curves.items():
         np.testing.assert_allclose(curve, first, rtol=1e-5, err_msg=name)
-
-
-@pytest.mark.slow
-def test_every_backend_has_the_same_losses_for_twenty_steps(tiny, tmp_path):
-    experiment = override(tiny, TWENTY_STEPS)
-    curves = curves_of(experiment, BACKENDS, tmp_path)
-    run = RunDirectory(tmp_path / "two processes")
-    train_in_processes(override(experiment, BACKENDS["fsdp 8"]), run, 2)
-    assert_same(curves | {"two processes": losses(run)})
-
-
-@pytest.mark.slow
-def test_packed_rows_have_the_same_losses_too(tiny, tmp_path):
-    experiment = override(tiny, {**TWENTY_STEPS, "data.packing": True})
-    assert_same(curves_of(experiment, ("one device", "pmap", "fsdp 4, tensor 2"), tmp_path))
 
 
 @pytest.mark.slow
