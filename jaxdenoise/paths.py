@@ -13,11 +13,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import platformdirs
 
 from jaxdenoise.errors import UserError
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 _EXTRAS = {"gs": "gcs", "gcs": "gcs"}
 
@@ -57,6 +60,11 @@ def is_local(path: Path) -> bool:
     return isinstance(path, Path)
 
 
+def elsewhere(path: Path) -> UPath:
+    """A path of `as_path` that is not of this machine as what it is, with its file system."""
+    return cast("UPath", path)
+
+
 @contextlib.contextmanager
 def reaching(path: Path) -> Iterator[None]:
     """Says in a line that a path elsewhere cannot be reached, whatever its file system raises."""
@@ -78,7 +86,7 @@ def version(path: Path) -> str:
         stat = path.stat()
         return f"{stat.st_size} bytes, {stat.st_mtime_ns} ns"
     try:
-        changed = path.fs.modified(path.path)  # type: ignore[attr-defined]
+        changed = elsewhere(path).fs.modified(elsewhere(path).path)
     except NotImplementedError:
         changed = "unknown"
     return f"{path.stat().st_size} bytes, {changed}"

@@ -73,10 +73,10 @@ class Divided:
 
         def texts() -> Iterator[str]:
             for part in self.parts:
-                number = 0
-                for number, text in enumerate(part.read(self.on_bad), 1):  # noqa: B007
+                numbers.append(0)
+                for text in part.read(self.on_bad):
+                    numbers[-1] += 1
                     yield text
-                numbers.append(number)
 
         mask = held_out_mask(texts(), self.held_out)
         check_split(self.corpus.name, len(mask), int(mask.sum()))

@@ -17,7 +17,7 @@ from jaxdenoise.data.records import (
     open_parquet,
 )
 from jaxdenoise.errors import UserError, require
-from jaxdenoise.paths import as_path, is_local, reaching, version
+from jaxdenoise.paths import as_path, elsewhere, is_local, reaching, version
 
 SUFFIXES = tuple(READERS)
 PART_BYTES = 1 << 26  # what a worker reads at a time, and what becomes one shard
@@ -62,8 +62,8 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if is_local(path):
         return [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
-    there = path.fs.glob(path.path)  # type: ignore[attr-defined]
-    found = [as_path(path.fs.unstrip_protocol(name)) for name in there]  # type: ignore[attr-defined]
+    system, pattern = elsewhere(path).fs, elsewhere(path).path
+    found = [as_path(system.unstrip_protocol(name)) for name in map(str, system.glob(pattern))]
     return [p for p in found if p.is_file()]
 
 
