@@ -22,6 +22,8 @@ from .data.rows import rows as rows
 from .data.store import load_tokenizer as load_tokenizer
 from .errors import UserError as UserError
 from .experiment import Experiment as Experiment
+from .huggingface.pretrained import read_pretrained as read_pretrained
+from .huggingface.pretrained import write_pretrained as write_pretrained
 from .losses.per_token import cross_entropy as cross_entropy
 from .losses.per_token import smoothed_cross_entropy as smoothed_cross_entropy
 from .losses.per_token import soft_cross_entropy as soft_cross_entropy
@@ -41,6 +43,7 @@ from .model.model import build_model as build_model
 from .model.model import decoder as decoder
 from .model.model import encoder as encoder
 from .model.model import encoder_decoder as encoder_decoder
+from .model.warm_start import both_stacks as both_stacks
 from .objectives.bart import bart as bart
 from .objectives.bart import document_rotation as document_rotation
 from .objectives.bart import sentence_permutation as sentence_permutation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import sys
 import threading
@@ -20,6 +21,8 @@ COMMANDS = {
     "launch": "train in many processes: here, under SLURM, on TPU pods",
     "report": "one self-contained HTML page of a run",
     "infill": "fill the blanks of a text with a trained model",
+    "import": "a T5, BART or BERT of Hugging Face's becomes a run",
+    "export": "a run's model as a folder for Hugging Face's transformers",
     "compile": "what a step takes on a TPU pod that is not there: memory, FLOPs, time",
     "bench": "throughput against plain NumPy, and where a step's time goes",
 }
@@ -36,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, *rest = args
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
-        return importlib.import_module(f"jaxdenoise.commands.{name}").run(rest)
+        module = f"{name}_" if keyword.iskeyword(name) else name
+        return importlib.import_module(f"jaxdenoise.commands.{module}").run(rest)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:  # before the first step or after the last: there is nothing to save

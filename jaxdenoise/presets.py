@@ -8,9 +8,9 @@ it, ModernBERT too, and makes it smaller where a sublayer ends.
 What differs from the published models, counted against Transformers 5.23:
 
 T5          nothing; but Transformers ties T5 1.1's projection, which has parameters of its own.
-BART        1024 positions a stack; there they are counted from row 2 of 1026.
-BERT        no token types (2 rows) and no pooler. GELU is exact, as in Transformers; Google's own
-            code has the approximation with tanh.
+BART        nothing.
+BERT        no pooler, and every token is of the first type. GELU is exact, as in Transformers;
+            Google's own code has the approximation with tanh.
 ModernBERT  every norm of ours has a bias, and the first block norms before attention; there none
             has, and it does not.
 """
@@ -92,7 +92,12 @@ POST_NORM: dict[str, Any] = {
 }
 """What BERT and BART share."""
 
-BART: dict[str, Any] = {**POST_NORM, "norm_epsilon": 1e-5, "max_positions": 1024}
+BART: dict[str, Any] = {
+    **POST_NORM,
+    "norm_epsilon": 1e-5,
+    "max_positions": 1024,
+    "position_offset": 2,
+}
 
 
 def _bert(width: int, heads: int, layers: int) -> ModelConfig:
@@ -104,6 +109,7 @@ def _bert(width: int, heads: int, layers: int) -> ModelConfig:
         encoder_layers=layers,
         norm_epsilon=1e-12,
         max_positions=512,
+        token_types=2,
         prediction_head=True,
         prediction_bias=True,
         **POST_NORM,
@@ -184,16 +190,16 @@ _add(
     "Lewis et al. 2020; fairseq/models/bart/model.py",
     50_265,
     {
-        "bart_base": (139_417_344, _stacks(768, 3072, 12, 6, **BART)),
-        "bart_large": (406_287_360, _stacks(1024, 4096, 16, 12, **BART)),
+        "bart_base": (139_420_416, _stacks(768, 3072, 12, 6, **BART)),
+        "bart_large": (406_291_456, _stacks(1024, 4096, 16, 12, **BART)),
     },
 )
 _add(
     "Devlin et al. 2019; google-research/bert, the uncased vocabulary",
     30_522,
     {
-        "bert_base": (109_512_762, _bert(768, 12, 12)),
-        "bert_large": (335_172_410, _bert(1024, 16, 24)),
+        "bert_base": (109_514_298, _bert(768, 12, 12)),
+        "bert_large": (335_174_458, _bert(1024, 16, 24)),
     },
 )
 _add(

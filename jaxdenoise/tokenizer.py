@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import tokenizers
@@ -43,18 +44,20 @@ class Tokenizer:
         token that does not begin with a letter or a digit; a sentence ends with `.`, `!` or `?`.
         Tokens of up to 16 characters are spelled in those that are tokens too; where a token
         stands for a byte, these are the ASCII ones.
+      separator: add the separator where it lacks, which a corpus needs and a trained model may
+        have no room for.
 
     Raises:
       UserError: no padding or no end-of-sequence token, or sentinels that skip a number.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer):
+    def __init__(self, backend: tokenizers.Tokenizer, *, separator: bool = True):
         self._backend = backend
         # "<extra_id_0>" in a corpus is text; only `encode(…, specials=True)` takes it as an id.
         backend.encode_special_tokens = True
         backend.no_truncation()
         backend.no_padding()
-        if backend.token_to_id(SEPARATOR) is None:
+        if separator and backend.token_to_id(SEPARATOR) is None:
             backend.add_special_tokens([SEPARATOR])
         vocab = _vocabulary(backend)
         ends, continuations = _of_text(backend, vocab)
@@ -82,8 +85,11 @@ class Tokenizer:
     @property
     def separator_id(self) -> int:
         """What stands behind each document of a token stream."""
-        assert self.vocab.separator_id is not None  # added where the file lacks it
-        return self.vocab.separator_id
+        require(
+            self.vocab.separator_id is not None,
+            f"the tokenizer has no {SEPARATOR}, which stands between documents; read its file anew",
+        )
+        return cast(int, self.vocab.separator_id)
 
     def decode(self, ids: Sequence[int] | np.ndarray, *, specials: bool = False) -> str:
         """Returns the text; special ids are left out, or written by name with `specials`."""
@@ -105,7 +111,7 @@ class Tokenizer:
 
     def _piece(self, token: int) -> str:
         if self.vocab.is_special[token]:
-            return self._backend.id_to_token(token) or f"<unused_{token}>"
+            return self.name(token)
         return self.decode_part([token])
 
     @cached_property
@@ -120,9 +126,25 @@ class Tokenizer:
                 sizes[token] = len(self._piece(token).encode())
         return sizes
 
-    def to_json(self) -> str:
-        """The tokenizer as the text of a tokenizer.json, which other libraries load."""
-        return self._backend.to_str(pretty=True)
+    def name(self, token: int) -> str:
+        """How a token is written in the tokenizer's file."""
+        return self._backend.id_to_token(token) or f"<unused_{token}>"
+
+    def to_json(self, *, ended: bool = False) -> str:
+        """The tokenizer as the text of a tokenizer.json, which other libraries load.
+
+        Args:
+          ended: let it end every text with EOS, for libraries that encode with special tokens,
+            unless it does something of its own there.
+        """
+        content = self._backend.to_str(pretty=True)
+        if not ended or self._backend.post_processor is not None:
+            return content
+        other, end = tokenizers.Tokenizer.from_str(content), self.name(self.vocab.eos_id)
+        other.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f"$A {end}", special_tokens=[(end, self.vocab.eos_id)]
+        )
+        return other.to_str(pretty=True)
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, sentinels: int) -> Tokenizer:
@@ -151,18 +173,18 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, sentinels: in
     return Tokenizer(backend)
 
 
-def read_tokenizer(path: str | Path) -> Tokenizer:
-    """Reads a tokenizer.json.
+def read_tokenizer(path: str | Path, *, separator: bool = True) -> Tokenizer:
+    """Reads a tokenizer.json; `separator` as for a `Tokenizer`.
 
     Raises:
       UserError: the file is missing or is no tokenizer.json.
     """
     path = as_path(path)
     require(path.is_file(), f"tokenizer '{path}' is not a file; give the path of a tokenizer.json")
-    return parse_tokenizer(path.read_text("utf-8"), str(path))
+    return parse_tokenizer(path.read_text("utf-8"), str(path), separator=separator)
 
 
-def parse_tokenizer(content: str, name: str) -> Tokenizer:
+def parse_tokenizer(content: str, name: str, *, separator: bool = True) -> Tokenizer:
     """A tokenizer from the content of a tokenizer.json; `name` is for messages.
 
     Raises:
@@ -172,7 +194,7 @@ def parse_tokenizer(content: str, name: str) -> Tokenizer:
         backend = tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the library raises nothing narrower
         raise UserError(f"'{name}' is not a tokenizer.json: {error}") from error
-    return Tokenizer(backend)
+    return Tokenizer(backend, separator=separator)
 
 
 def _vocabulary(backend: tokenizers.Tokenizer) -> Vocabulary:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxdenoise.commands.bench_against import run_against
+from jaxdenoise.commands.bench_parity import run_parity
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.errors import require, unknown
 from jaxdenoise.experiment import (
@@ -22,11 +23,12 @@ from jaxdenoise.experiment import (
     load_experiments,
     override,
 )
-from jaxdenoise.flags import split_flags, take_single
+from jaxdenoise.flags import refuse_others, split_flags, take_single
 from jaxdenoise.training.run_directory import write_json
 
 USAGE = """usage: jaxdenoise bench [WHAT] [--experiment NAME] [--field value …]
        jaxdenoise bench step --against transformers [--rounds N] [--field value …]
+       jaxdenoise bench parity
 
   corruption   span corruption against a careful per-example NumPy version, 256 × 568 tokens
   objectives   every objective against its plain NumPy version, 568 tokens a row; UL2's mixture
@@ -43,6 +45,9 @@ With --against transformers the whole step is timed beside that of transformers'
 (extra peers), eager and compiled, with each attention that it accepts: T5 with 4 + 4 layers of 256,
 8 rows of 512 + 114 tokens, 32,128 ids. --model t5_1_1_base, --model.compute-dtype bfloat16,
 --training.batch-size 32 and so on change both sides.
+
+parity: T5, BART and BERT with the same weights here and in transformers (extra peers): logits,
+loss, gradients, and what comes back when a model is exported again.
 """
 PARTS = ("corruption", "objectives", "loss", "gradients", "tokenise", "step")
 
@@ -53,11 +58,14 @@ def run(args: Sequence[str]) -> int:
         print(USAGE)
         return 0
     named = [args[0]] if args and not args[0].startswith("-") else []
-    if named and named[0] not in PARTS:
-        raise unknown("benchmark", named[0], PARTS)
+    if named and named[0] not in (*PARTS, "parity"):
+        raise unknown("benchmark", named[0], (*PARTS, "parity"))
     flags = split_flags(args[len(named) :])
     load_experiments(tuple(flags.pop("module", ())))
     output = take_single(flags, "output")
+    if named == ["parity"]:
+        refuse_others(flags, "bench parity", ["output"])
+        return run_parity(output)
     if "against" in flags:
         require(
             named == ["step"],

@@ -35,7 +35,7 @@ def run(args: Sequence[str]) -> int:
     from jaxdenoise.training.run import restore_params
     from jaxdenoise.training.samples import fill_blanks
 
-    tokenizer = read_tokenizer(directory.tokenizer)
+    tokenizer = read_tokenizer(directory.tokenizer, separator=False)
     model = build_model(experiment.model, tokenizer.vocab)
     params = restore_params(directory, experiment, model)
     console = make_console()

@@ -34,6 +34,7 @@ class ModelConfig:
       relative_buckets: of the relative position bias.
       relative_max_distance: distances from here on share a bucket.
       max_positions: of learned positions.
+      position_offset: rows of their table before that of position 0 (BART: 2).
       rotary_base: of the wavelengths of rotary positions (θ).
       local_rotary_base: of local layers; None for the same.
       continued_positions: the decoder counts on from the encoder's last position, and rotary
@@ -46,6 +47,9 @@ class ModelConfig:
       merged_attention: the decoder attends to itself and to the encoder in one softmax, with the
         same projections (T5Gemma 2).
       shared_embedding: one embedding for both stacks.
+      embedding_rows: of the embedding and the projection; None for the tokenizer's ids, padded to
+        a multiple of 128.
+      token_types: rows of BERT's embedding of token types, of which every token has the first.
       tied_embeddings: project on the embedding matrix instead of one of its own (T5 1.0).
       scaled_projection: multiply by 1/√width before a tied projection, as T5 1.0 does.
       embedding_norm: a norm on the sum of token and position embeddings (BERT, BART).
@@ -78,6 +82,7 @@ class ModelConfig:
     relative_buckets: int = 32
     relative_max_distance: int = 128
     max_positions: int = 512
+    position_offset: int = 0
     rotary_base: float = 10_000.0
     local_rotary_base: float | None = None
     continued_positions: bool = False
@@ -87,6 +92,8 @@ class ModelConfig:
     global_every: int = 3
     merged_attention: bool = False
     shared_embedding: bool = True
+    embedding_rows: int | None = None
+    token_types: int = 0
     tied_embeddings: bool = False
     scaled_projection: bool = True
     embedding_norm: bool = False
@@ -102,6 +109,13 @@ class ModelConfig:
         positive("model", self, "width", "mlp_width", "heads", "head_width", "encoder_layers")
         positive("model", self, "decoder_layers", "max_positions", "global_every", "scan_unroll")
         in_range("model", self, 0, 1, "dropout_rate")
+        for name in ("position_offset", "token_types"):
+            value = getattr(self, name)
+            require(value >= 0, f"model.{name} is {value}; it must be at least 0")
+        require(
+            self.embedding_rows is None or self.embedding_rows > 0,
+            f"model.embedding_rows is {self.embedding_rows}; it must be above 0, or None",
+        )
         for name in ("norm_epsilon", "rotary_base", "local_rotary_base", "initial_scale"):
             value = getattr(self, name)
             require(value is None or value > 0, f"model.{name} is {value}; it must be above 0")

@@ -254,16 +254,24 @@ def _freeze(params: Params, names: tuple[str, ...]) -> Params:
 
 
 def build_model(config: ModelConfig, vocab: Vocabulary) -> Model:
-    """The model of a config, with the vocabulary padded to a multiple of 128.
+    """The model of a config, with as many rows of the embedding as it says.
 
     Raises:
-      UserError: float64 without JAX's x64 mode.
+      UserError: fewer rows than the vocabulary has ids, or float64 without JAX's x64 mode.
     """
     require(
         config.compute_dtype != "float64" or jnp.result_type(float) == jnp.float64,
         "model.compute_dtype is float64, which needs JAX's x64 mode; set JAX_ENABLE_X64=1",
     )
-    return Model(config, -(-vocab.size // EMBEDDING_MULTIPLE) * EMBEDDING_MULTIPLE)
+    rows = config.embedding_rows
+    if rows is None:
+        rows = -(-vocab.size // EMBEDDING_MULTIPLE) * EMBEDDING_MULTIPLE
+    require(
+        rows >= vocab.size,
+        f"model.embedding_rows is {rows}, the tokenizer has {vocab.size} ids; give at least that, "
+        "or None",
+    )
+    return Model(config, rows)
 
 
 def encoder(*, vocab: Vocabulary, width: int, layers: int, **fields: Any) -> Model:

@@ -122,8 +122,25 @@ class LearnedPositions(Layer):
     def __call__(
         self, positions: Int[AnyArray, "T"], frozen: bool = False
     ) -> Float[AnyArray, "T width"]:
-        shape = (self.config.max_positions, self.config.width)
+        offset = self.config.position_offset
+        shape = (offset + self.config.max_positions, self.config.width)
         axes = ("rest", "embed")
         table = self.weight("embedding", embedding_init(self.config), shape, axes, frozen=frozen)
         # Rows that count up too far are refused when the model is applied; given positions clip.
-        return jnp.take(table, positions, axis=0, mode="clip").astype(self.config.compute_dtype)
+        return jnp.take(table, positions + offset, axis=0, mode="clip").astype(
+            self.config.compute_dtype
+        )
+
+
+class TokenTypes(Layer):
+    """BERT's embedding of token types. A text of one part is all of the first type.
+
+    Source: Devlin et al. 2019, section 3 ("segment embeddings").
+    """
+
+    @nn.compact
+    def __call__(self, frozen: bool = False) -> Float[AnyArray, "width"]:
+        shape = (self.config.token_types, self.config.width)
+        axes = ("rest", "embed")
+        table = self.weight("embedding", embedding_init(self.config), shape, axes, frozen=frozen)
+        return table[0].astype(self.config.compute_dtype)

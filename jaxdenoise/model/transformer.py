@@ -31,7 +31,7 @@ from jaxdenoise.model.layers import (
     embedding_init,
     matrix_init,
 )
-from jaxdenoise.model.positions import LearnedPositions, RelativeBias
+from jaxdenoise.model.positions import LearnedPositions, RelativeBias, TokenTypes
 from jaxdenoise.model.sharding import by_example, gathered
 from jaxdenoise.model.streams import (
     Reach,
@@ -98,6 +98,9 @@ class Stack(Layer):
             learned = LearnedPositions(config, name="positions")
             places = [learned(s.positions, n > 0) for n, s in enumerate(around.sights)]
             streams = tuple(x + place for x, place in zip(streams, places, strict=True))
+        if config.token_types:
+            types = TokenTypes(config, name="token_types")
+            streams = tuple(x + types(n > 0) for n, x in enumerate(streams))
         if config.embedding_norm:
             norm = Norm(config, name="embedding_norm")
             streams = tuple(norm(x, n > 0) for n, x in enumerate(streams))

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from rich.console import Console
 
 from jaxdenoise.arrays import Params
@@ -23,6 +24,7 @@ from jaxdenoise.training import processes, samples
 from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.evaluation import Evaluator, gap_closed
 from jaxdenoise.training.fingerprint import compare_fingerprints, take_fingerprint
+from jaxdenoise.training.imported import origin
 from jaxdenoise.training.loggers import opened
 from jaxdenoise.training.loop import Clock, run_steps
 from jaxdenoise.training.metrics_file import MetricsFile
@@ -117,6 +119,8 @@ def restore_params(run: RunDirectory, experiment: Experiment, model: Model) -> P
       UserError: the run has no checkpoint yet.
     """
     tx = build_optimizer(experiment.optimizer, experiment.training.steps)
+    if origin(run) is not None:
+        tx = optax.identity()
     shapes = state_shapes(model, tx)
     none = f"{run.path} has no checkpoint yet; train it first, the same command continues it"
     require(run.checkpoints.is_dir(), none)

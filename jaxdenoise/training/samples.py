@@ -227,7 +227,10 @@ def _fill(
     batch = Example(
         encoder_input_tokens=np.stack(padded), encoder_segment_ids=np.stack(real).astype(np.int32)
     )
-    answers = fetch(_greedy(model, params, batch, _FILL_LENGTH, tokenizer.vocab))
+    longest = _FILL_LENGTH
+    if model.config.positions == "learned":
+        longest = min(longest, model.config.max_positions)
+    answers = fetch(_greedy(model, params, batch, longest, tokenizer.vocab))
     return [
         _pieces(tokenizer, ids, split_at_sentinels(answer, tokenizer.vocab), known)
         for ids, answer, known in zip(inputs, answers, truth, strict=True)

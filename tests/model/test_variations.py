@@ -51,7 +51,9 @@ RELATIVE = {"relative_buckets": 8, "relative_max_distance": 7}
 
 CASES = {
     "t5_encoder": case("encoder", counted=True, **RELATIVE),
-    "bert": case("encoder", prediction_head=True, norm_epsilon=1e-3, **BERT),
+    "bert": case(
+        "encoder", prediction_head=True, norm_epsilon=1e-3, token_types=2, position_offset=1, **BERT
+    ),
     "modernbert": case(
         "encoder",
         norm="layer",
@@ -80,10 +82,11 @@ CASES = {
         scaled_attention=True,
         **RELATIVE,
     ),
-    "gpt1": case("decoder", prediction_head=True, **BERT),
+    "gpt1": case("decoder", prediction_head=True, token_types=3, **BERT),
     "gpt2": case(
         "decoder",
         counted=True,
+        position_offset=2,
         **(BERT | {"norm_place": "pre", "activation": "gelu_tanh", "embedding_norm": False}),
     ),
     "prefix_lm": case(
@@ -116,7 +119,7 @@ CASES = {
         tied_embeddings=True,
         **RELATIVE,
     ),
-    "bart": case("encoder_decoder", **BERT),
+    "bart": case("encoder_decoder", position_offset=2, **BERT),
     "redllm": case(
         "encoder_decoder",
         positions="rotary",
@@ -164,10 +167,12 @@ CASES = {
         shared_embedding=False,
         qk_norm=True,
         embedding_norm=True,
+        token_types=2,
     ),
 }
 SIZES = {"width", "mlp_width", "heads", "head_width", "encoder_layers", "decoder_layers"}
 SIZES |= {"relative_buckets", "relative_max_distance", "max_positions", "initial_scale"}
+SIZES |= {"embedding_rows"}  # of a Model, given as its own
 COMPUTED = {"dropout_rate", "compute_dtype", "remat", "scan_unroll"}
 OF_BOTH_STACKS = {"merged_attention", "continued_positions", "shared_embedding"}
 every_case = pytest.mark.parametrize("name", CASES)

@@ -108,9 +108,11 @@ def stack(
     x = embedding(params, name, config)[row.tokens]
     bias = np.zeros((config.heads, len(x), len(x)))
     if config.positions == "learned":
-        x = x + weights["positions"]["embedding"][row.positions]
+        x = x + weights["positions"]["embedding"][row.positions + config.position_offset]
     if config.positions == "relative":
         bias = relative_bias(weights["relative_bias"]["table"], row, name == "encoder", config)
+    if config.token_types:
+        x = x + weights["token_types"]["embedding"][0]
     if config.embedding_norm:
         x = norm(x, weights["embedding_norm"], config)
     for number, layer in enumerate(_layers(weights["layers"])):

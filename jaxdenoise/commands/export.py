@@ -1,0 +1,55 @@
+"""jaxdenoise export RUN DIR: a run's model for Hugging Face's transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxdenoise.commands.console import make_console
+from jaxdenoise.errors import require
+from jaxdenoise.experiment import load_experiments
+from jaxdenoise.flags import refuse_others, split_flags, take_single
+from jaxdenoise.training.run_directory import open_run
+
+USAGE = """usage: jaxdenoise export RUN DIR [--dtype float32]
+
+Writes the newest checkpoint of a run as a folder that `from_pretrained` of Hugging Face's
+transformers reads: config.json, model.safetensors, tokenizer.json, generation_config.json. For
+shapes that T5, BART or BERT have there.
+
+  --dtype NAME   of the tensors: float32, bfloat16 or float16 (default: as they were imported, or
+                 float32)
+"""
+
+
+def run(args: Sequence[str]) -> int:
+    """Writes the folder and says what it is."""
+    if not args or "--help" in args or "-h" in args:
+        print(USAGE)
+        return 0 if args else 2
+    require(
+        len(args) >= 2 and not any(arg.startswith("-") for arg in args[:2]),
+        "give a run and the folder to write, before any flag: jaxdenoise export RUN DIR",
+    )
+    flags = split_flags(args[2:])
+    load_experiments(tuple(flags.pop("module", ())))
+    dtype = take_single(flags, "dtype")
+    refuse_others(flags, "export", ["dtype", "module"])
+    directory, _, experiment = open_run(args[0])
+
+    from jaxdenoise.huggingface.pretrained import family_of, write_pretrained
+    from jaxdenoise.model.model import build_model
+    from jaxdenoise.tokenizer import read_tokenizer
+    from jaxdenoise.training.imported import origin
+    from jaxdenoise.training.run import restore_params
+
+    family = family_of(experiment.model)
+    tokenizer = read_tokenizer(directory.tokenizer, separator=False)
+    model = build_model(experiment.model, tokenizer.vocab)
+    params = restore_params(directory, experiment, model)
+    dtype = dtype or (origin(directory) or {}).get("dtype", "float32")
+    write_pretrained(args[1], experiment.model, params, tokenizer, dtype=dtype)
+    console = make_console()
+    kind = family.class_of(experiment.model)
+    console.print(f"{kind}, {dtype}: {args[1]}", soft_wrap=True)
+    console.print(f"  transformers.{kind}.from_pretrained({args[1]!r})", soft_wrap=True)
+    return 0

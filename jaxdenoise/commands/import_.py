@@ -1,0 +1,133 @@
+"""jaxdenoise import DIR: a model of transformers becomes a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxdenoise.commands.console import make_console
+from jaxdenoise.config import DataConfig, ModelConfig
+from jaxdenoise.errors import UserError, require
+from jaxdenoise.experiment import Experiment, load_experiments
+from jaxdenoise.flags import refuse_others, split_flags, take_single
+from jaxdenoise.objectives import configure
+from jaxdenoise.training.run_directory import RUNS, RunDirectory, open_run
+
+if TYPE_CHECKING:
+    from jaxdenoise.arrays import Params
+    from jaxdenoise.tokenizer import Tokenizer
+
+USAGE = """usage: jaxdenoise import DIR [--run-dir RUN] [--as encoder-decoder]
+
+Reads a T5, a BART or a BERT from a folder of Hugging Face's transformers (config.json, safetensors,
+tokenizer.json) and makes a run of it, which the other commands take: infill, show, export.
+
+  --run-dir RUN          where the run goes (default: runs/ and the folder's name)
+  --tokenizer FILE       a tokenizer.json, where the folder has none
+  --as encoder-decoder   start both stacks from the one of an encoder or a decoder alone; DIR may
+                         then be a run too
+"""
+AS = "encoder-decoder"
+OBJECTIVES = {"t5": "span_corruption", "bart": "bart", "bert": "masked_lm"}
+"""What a family was trained with, as the run's config has it."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Makes the run and says what is in it."""
+    if not args or "--help" in args or "-h" in args:
+        print(USAGE)
+        return 0 if args else 2
+    require(not args[0].startswith("-"), "give the folder of a model, before any flag")
+    source, flags = Path(args[0]), split_flags(args[1:])
+    load_experiments(tuple(flags.pop("module", ())))
+    target = take_single(flags, "run_dir")
+    kind, tokenizer_file = take_single(flags, "as"), take_single(flags, "tokenizer")
+    refuse_others(flags, "import", ["run-dir", "tokenizer", "as", "module"])
+    require(kind in (None, AS), f"--as is '{kind}'; it can be {AS}, or left out")
+    place = RunDirectory(Path(target) if target else RUNS / source.resolve().name)
+
+    from jaxdenoise.training.imported import check_free, write_imported
+
+    check_free(place)
+    found = (_of_run if _is_run(source) else _of_folder)(source, kind, tokenizer_file)
+    config, params, tokenizer, about = found
+    if kind:
+        from jaxdenoise.model.warm_start import both_stacks
+
+        config, params = both_stacks(config, params)
+        about["as"] = kind
+    experiment = Experiment(
+        data=DataConfig(tokenizer=str(place.tokenizer)),
+        objective=configure(_objective(config, about)),
+        model=config,
+    )
+    write_imported(place, experiment, params, tokenizer, about)
+    _say(config, params, tokenizer, about)
+    make_console().print(f"run: {place.path}", soft_wrap=True)
+    return 0
+
+
+def _is_run(source: Path) -> bool:
+    try:
+        open_run(source)
+    except UserError:
+        return False
+    return True
+
+
+def _of_folder(
+    source: Path, kind: str | None, tokenizer_file: str | None
+) -> tuple[ModelConfig, Params, Tokenizer, dict[str, Any]]:
+    from jaxdenoise.huggingface.pretrained import read_pretrained
+
+    del kind
+    found = read_pretrained(source, tokenizer_file)
+    if found.tokenizer is None:
+        raise UserError(
+            f"'{source}' has no tokenizer.json, without which text is no ids; give one with "
+            f"--tokenizer, or make it in transformers: AutoTokenizer.from_pretrained('{source}')"
+            f".save_pretrained('{source}')"
+        )
+    about = {"family": found.family, "dtype": found.dtype, "unused": list(found.unused)}
+    return found.config, found.params, found.tokenizer, about
+
+
+def _of_run(
+    source: Path, kind: str | None, tokenizer_file: str | None
+) -> tuple[ModelConfig, Params, Tokenizer, dict[str, Any]]:
+    from jaxdenoise.model.model import build_model
+    from jaxdenoise.tokenizer import read_tokenizer
+    from jaxdenoise.training.run import restore_params
+
+    require(kind is not None, f"'{source}' is a run already; --as {AS} makes another model of it")
+    require(tokenizer_file is None, f"'{source}' has a tokenizer; leave --tokenizer out")
+    opened, name, experiment = open_run(source)
+    tokenizer = read_tokenizer(opened.tokenizer, separator=False)
+    model = build_model(experiment.model, tokenizer.vocab)
+    params = restore_params(opened, experiment, model)
+    return experiment.model, params, tokenizer, {"run": name}
+
+
+def _objective(config: ModelConfig, about: dict[str, Any]) -> str:
+    family = about.get("family")
+    if config.architecture == "encoder":
+        return "masked_lm"
+    return OBJECTIVES[family] if family in ("t5", "bart") else "span_corruption"
+
+
+def _say(config: ModelConfig, params: Params, tokenizer: Tokenizer, about: dict[str, Any]) -> None:
+    import jax
+
+    console = make_console()
+    stacks = ("encoder", "decoder")
+    if config.architecture != "encoder_decoder":
+        stacks = (config.architecture,)
+    layers = " + ".join(str(config.layers(stack)) for stack in stacks)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    console.print(
+        f"{about.get('family', 'run')}: {config.architecture}, {layers} × {config.width}, "
+        f"{count:,} parameters; {tokenizer.vocab.size:,} ids in {len(params['embedding']):,} rows"
+    )
+    if about.get("unused"):
+        console.print(f"left out: {', '.join(about['unused'])}")
