@@ -37,7 +37,9 @@ from .losses.terms import checked as checked
 from .losses.terms import loss_terms as loss_terms
 from .losses.terms import mean_loss as mean_loss
 from .losses.terms import sequence_weights as sequence_weights
+from .model.beams import beam_search as beam_search
 from .model.decoding import greedy as greedy
+from .model.decoding import sample as sample
 from .model.model import Model as Model
 from .model.model import build_model as build_model
 from .model.model import decoder as decoder

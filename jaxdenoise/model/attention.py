@@ -19,7 +19,7 @@ from jaxdenoise.config import ModelConfig
 from jaxdenoise.model.layers import Hidden, Initializer, Layer, dense, matrix_init, plus, rms_norm
 from jaxdenoise.model.positions import rotate
 from jaxdenoise.model.sharding import is_cut
-from jaxdenoise.model.streams import Reach, Sight, Streams, Surroundings
+from jaxdenoise.model.streams import Reach, Sight, Slots, Streams, Surroundings
 
 INWARDS, OUTWARDS = ("embed", "heads"), ("heads", "embed")  # of kernels; see `sharding`
 HIDDEN_LOGIT = -1e9  # finite, so that a query which sees nothing gives no NaN
@@ -159,6 +159,7 @@ class Attention(Layer):
             for x, kernels, sight in zip(streams, own, around.sights, strict=True)
         ]
         keys, values, places = self._asked([part[1:] for part in parts], weights, around, reach)
+        keys, values = map(self._for_all_heads, (keys, values))
         outputs, peaks = [], []
         for number, (query, *_) in enumerate(parts):
             if number:  # context: nothing flows back from it
@@ -187,15 +188,46 @@ class Attention(Layer):
         places: list[Any] = [(s, reach.window) for s in around.sights] if pairs else []
         if pairs and around.live is not None:
             pairs[0] = [_stop_except(around.live, x) for x in pairs[0]]
+        if pairs and around.slots is not None:
+            pairs = [self._keep(pairs[0], around.slots)]
+            places = [(around.slots.sight, reach.window)]
         if self.kind != "self":
-            assert around.memory is not None
             assert around.memory_sight is not None
-            positions = around.memory_sight.positions if self.config.continued_positions else None
-            names = ("key", "value")
-            pairs.append(self._project(around.memory, weights, names, positions, reach))
+            pairs.append(self._of_memory(weights, around, around.memory_sight, reach))
             places.append((around.memory_sight, None))
         keys, values = zip(*pairs, strict=True)
         return keys, values, places
+
+    def _for_all_heads(
+        self, parts: Sequence[Float[AnyArray, "groups _ D"]]
+    ) -> Sequence[Float[AnyArray, "heads _ D"]]:
+        """Keys or values once for each query's head."""
+        shared = self.config.heads // self.config.query_groups
+        return [jnp.repeat(x, shared, axis=0) for x in parts] if shared > 1 else parts
+
+    def _of_memory(
+        self, weights: dict[str, jax.Array], around: Surroundings, sight: Sight, reach: Reach
+    ) -> list[Heads]:
+        """The memory's keys and values; where some are kept, these are, and made only once."""
+        names = ("key", "value")
+        if around.memory is None:
+            return [self.get_variable("cache", f"memory_{name}") for name in names]
+        positions = sight.positions if self.config.continued_positions else None
+        made = self._project(around.memory, weights, names, positions, reach)
+        if around.slots is not None:
+            for name, x in zip(names, made, strict=True):
+                self.put_variable("cache", f"memory_{name}", x)
+        return made
+
+    def _keep(self, pair: list[Heads], slots: Slots) -> list[Heads]:
+        """All that is kept, with these keys and values in their slots."""
+        whole = []
+        for name, x in zip(("key", "value"), pair, strict=True):
+            shape = (x.shape[0], slots.sight.size, x.shape[2])
+            kept = self.variable("cache", name, jnp.zeros, shape, x.dtype)
+            kept.value = jax.lax.dynamic_update_slice(kept.value, x, (0, slots.first, 0))
+            whole.append(kept.value)
+        return whole
 
     def _weights(self) -> dict[str, jax.Array]:
         """Kernels by name; biases and norms where the model has them."""
@@ -242,7 +274,7 @@ class Attention(Layer):
         positions: Int[AnyArray, "T"] | None,
         reach: Reach,
     ) -> Heads:
-        """Bias, heads, norm, rotation, scale; keys and values once for each query's head."""
+        """Bias, heads, norm, rotation, scale."""
         config = self.config
         part = plus(part, weights[f"{name}_bias"], INWARDS[1:]) if config.biases else part
         heads = part.shape[1] // config.head_width
@@ -251,9 +283,8 @@ class Attention(Layer):
             part = rms_norm(part, weights[f"{name}_norm"], config.norm_epsilon)
         if config.positions == "rotary" and positions is not None and name != "value":
             part = rotate(part, positions, reach.base)
-        if name == "query":
-            return part * config.head_width**-0.5 if config.scaled_attention else part
-        return jnp.repeat(part, config.heads // config.query_groups, axis=0)
+        scaled = name == "query" and config.scaled_attention
+        return part * config.head_width**-0.5 if scaled else part
 
 
 def query_init(config: ModelConfig) -> Initializer:

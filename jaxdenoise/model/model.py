@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxdenoise.arrays import AnyArray, Example, Key, Params, Projection
 from jaxdenoise.config import ModelConfig, check_gradients
 from jaxdenoise.errors import require
 from jaxdenoise.model.sharding import batch_axes, names_of, unboxed
+from jaxdenoise.model.streams import Sight, Slots
 from jaxdenoise.model.transformer import Transformer, predicting_stack
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -193,19 +194,49 @@ class Model:
 
         return jax.vmap(encode)(batch)
 
-    def decode(
-        self, params: Params, encoded: Float[AnyArray, "B T width"], batch: Example
-    ) -> Float[AnyArray, "B S V"]:
-        """Logits of the decoder, given the encoder's output."""
-        self._check_lengths(batch, ["encoder", "decoder"])
+    def decode_on(
+        self,
+        params: Params,
+        tokens: Int[AnyArray, "B S"],
+        sight: Sight,
+        slots: Sight,
+        first: AnyArray | int,
+        batch: Example,
+        encoded: Float[AnyArray, "B T width"] | None = None,
+        cache: Any = None,
+    ) -> tuple[Float[AnyArray, "B S width"], Any]:
+        """The decoder at positions behind those whose keys and values are kept; see `decoding`.
 
-        def decode(encoded: AnyArray, example: Example) -> Any:
-            def hidden(module: Transformer) -> AnyArray:
-                return module.predict(module.decode(example, encoded))
+        Args:
+          params: from `init`.
+          tokens: of these positions.
+          sight: where they stand.
+          slots: of all positions that there will be.
+          first: the slot of the first of these.
+          batch: the encoder's side, where there is one.
+          encoded: the encoder's output the first time, then None.
+          cache: what the last call gave, None the first time.
 
-            return self._module.apply({"params": params}, method=hidden)
+        Returns:
+          What is projected, and what is kept.
+        """
 
-        return self.projection(params)(jax.vmap(decode)(encoded, batch))
+        def decode(tokens: AnyArray, sight: Sight, slots: Sight, *rest: Any) -> tuple[Any, Any]:
+            example, encoded, cache = rest
+            variables = {"params": params} if cache is None else {"params": params, "cache": cache}
+            hidden, after = self._module.apply(
+                variables,
+                tokens,
+                sight,
+                Slots(slots, jnp.asarray(first)),
+                example,
+                encoded,
+                method="decode_on",
+                mutable=["cache"],
+            )
+            return hidden, after["cache"]
+
+        return jax.vmap(decode)(tokens, sight, slots, batch, encoded, cache)
 
     def check(self, batch: Example, gradients: str = "full") -> None:
         """Raises `UserError` if the model cannot be applied to such a batch; shapes are enough."""

@@ -46,6 +46,19 @@ class Sight:
 
 
 @struct.dataclass
+class Slots:
+    """The slots in which a decoder that goes on by itself keeps keys and values.
+
+    Attributes:
+      sight: of all slots, also of those that are still empty and not seen.
+      first: where the first of the positions that are computed now goes.
+    """
+
+    sight: Sight
+    first: Int[AnyArray, ""]
+
+
+@struct.dataclass
 class Surroundings:
     """What the attention of every layer of a stack shares.
 
@@ -56,6 +69,7 @@ class Surroundings:
         all of them.
       memory: the encoder's output, where there is one.
       memory_sight: its positions.
+      slots: where keys and values are kept for positions to come; None where all are there at once.
     """
 
     sights: tuple[Sight, ...]
@@ -63,6 +77,7 @@ class Surroundings:
     live: Bool[AnyArray, "T"] | None = None
     memory: Float[AnyArray, "Tk width"] | None = None
     memory_sight: Sight | None = None
+    slots: Slots | None = None
 
 
 @struct.dataclass

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -36,6 +37,7 @@ from jaxdenoise.model.sharding import by_example, gathered
 from jaxdenoise.model.streams import (
     Reach,
     Sight,
+    Slots,
     Streams,
     Surroundings,
     continued,
@@ -105,7 +107,11 @@ class Stack(Layer):
             norm = Norm(config, name="embedding_norm")
             streams = tuple(norm(x, n > 0) for n, x in enumerate(streams))
         around = dataclasses.replace(around, biases=self._biases(around))
-        streams, _ = self._layers()(tuple(map(dropout, streams)), around, self._reaches())
+        streams = tuple(map(dropout, streams))
+        if around.slots is None:
+            streams, _ = self._layers()(streams, around, self._reaches())
+        else:
+            streams = self._one_by_one(streams, around)
         if config.norm_place == "post":
             return streams
         norm = Norm(config, name="norm")
@@ -120,7 +126,8 @@ class Stack(Layer):
         if len(around.sights) == 1 and first.counted:
             biases = [relative(first.size, first.size)]
         else:
-            keys = jnp.concatenate([sight.positions for sight in around.sights])
+            asked = around.sights if around.slots is None else (around.slots.sight,)
+            keys = jnp.concatenate([sight.positions for sight in asked])
             biases = [
                 relative(sight.positions, keys, frozen=n > 0)
                 for n, sight in enumerate(around.sights)
@@ -141,13 +148,31 @@ class Stack(Layer):
         window = np.where(local, config.local_window, np.iinfo(np.int32).max)
         return Reach(window=jnp.asarray(window, jnp.int32), base=jnp.asarray(base))
 
+    def _one_by_one(self, streams: Streams, around: Surroundings) -> Streams:
+        """The blocks without a loop, so that each has what it keeps in a place of its own."""
+        count = self.config.layers(self.stack)
+        kept = self.variable("cache", "layers", lambda: ({},) * count)
+        block, layers = Block(self.config, self._crosses, parent=None), []
+        stacked, reaches = self.variables["params"]["layers"], self._reaches()
+        for number, before in enumerate(kept.value):
+            params, reach = jax.tree.map(lambda x, n=number: x[n], (stacked, reaches))
+            variables = {"params": params, "cache": before}
+            (streams, _), after = block.apply(variables, streams, around, reach, mutable=["cache"])
+            layers.append(after["cache"])
+        kept.value = tuple(layers)
+        return streams
+
+    @property
+    def _crosses(self) -> bool:
+        """Whether the blocks look at an encoder's output."""
+        return self.stack == "decoder" and self.config.architecture == "encoder_decoder"
+
     def _layers(self) -> nn.Module:
         """The blocks as one, parameters stacked in front."""
         config, block = self.config, Block
         if config.remat != "none":
             block = nn.remat(block, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
         layers = config.layers(self.stack)
-        crosses = self.stack == "decoder" and config.architecture == "encoder_decoder"
         return nn.scan(
             block,
             variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
@@ -156,7 +181,7 @@ class Stack(Layer):
             length=layers,
             unroll=min(config.scan_unroll, layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(config, crosses, name="layers")
+        )(config, self._crosses, name="layers")
 
 
 class Transformer(Layer):
@@ -232,6 +257,28 @@ class Transformer(Layer):
                 around, memory=encoded, memory_sight=seen_by_all(memory_sight)
             )
         return self.decoder((self._embed(tokens, "decoder", frozen),), around)[0]
+
+    def decode_on(
+        self, tokens: Int[AnyArray, "S"], sight: Sight, slots: Slots, example: Example, encoded: Any
+    ) -> Hidden:
+        """What is projected, at positions behind those whose keys and values are kept.
+
+        Args:
+          tokens: of these positions.
+          sight: where they stand.
+          slots: for keys and values, which the collection "cache" holds.
+          example: the encoder's side, where there is one.
+          encoded: the encoder's output the first time, then None.
+        """
+        around = Surroundings((sight,), slots=slots)
+        if self.config.architecture == "encoder_decoder":
+            memory_sight = self._read(example, "encoder")[1]
+            if self.config.continued_positions:
+                sight, ahead = (continued(s, memory_sight) for s in (sight, slots.sight))
+                around = Surroundings((sight,), slots=dataclasses.replace(slots, sight=ahead))
+            memory_sight = seen_by_all(memory_sight)
+            around = dataclasses.replace(around, memory=encoded, memory_sight=memory_sight)
+        return self.predict(self.decoder((self._embed(tokens, "decoder"),), around)[0])
 
     def projection(self) -> Projection:
         """How hidden states become logits."""

@@ -1,8 +1,10 @@
 """The same weights here and in transformers; needs PyTorch and transformers."""
 
+import functools
 import importlib.util
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from jaxdenoise.bench.parity import CASES, parity
 from jaxdenoise.cli import main
 from jaxdenoise.huggingface.pretrained import write_pretrained
 from jaxdenoise.tokenizer import train_tokenizer
+from jaxdenoise.vocabulary import Vocabulary
 from tests.huggingface.folders import SMALL, TEXTS, params_of
 
 MISSING = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
@@ -75,3 +78,48 @@ def test_an_export_decodes_in_transformers_as_it_does_here(tmp_path):
     width = min(output.shape[1] - 1, ours.shape[1])
     assert width > 1
     np.testing.assert_array_equal(ours[:, :width], output[:, 1 : width + 1])
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("beams", [2, 5])
+def test_beam_search_finds_what_theirs_finds(beams, length_penalty, tmp_path):
+    """On weights with which continuations end at every length."""
+    import torch
+    import transformers
+
+    config, model, params = params_of("t5", rows=40)
+    params = {**params, "embedding": 16 * params["embedding"]}
+    params["encoder"] = jax.tree.map(lambda x: 3 * x, params["encoder"])
+    layers = jax.tree.map(lambda x: 3 * x, params["decoder"]["layers"])
+    params["decoder"] = {**params["decoder"], "layers": layers}
+    write_pretrained(tmp_path / "out", config, params)
+    theirs = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "out")
+    ids = np.random.default_rng(1).integers(2, 40, (8, 9)).astype(np.int32)
+    batch = jd.Example(encoder_input_tokens=ids, encoder_segment_ids=np.ones_like(ids))
+    written = np.asarray(jd.greedy(model, params, batch, 10, Vocabulary(size=40)))
+    eos = int(np.bincount(written[:, 3:].ravel()).argmax())
+    vocab = Vocabulary(size=40, eos_id=eos)
+    search = functools.partial(jd.beam_search, beams=beams, length_penalty=length_penalty)
+    found, scores = jax.jit(search, static_argnums=(0, 3, 4))(model, params, batch, 10, vocab)
+    with torch.no_grad():
+        wanted = theirs.generate(
+            torch.tensor(ids.astype(np.int64)),
+            attention_mask=torch.ones(ids.shape, dtype=torch.long),
+            num_beams=beams,
+            num_return_sequences=beams,
+            length_penalty=length_penalty,
+            early_stopping="never",
+            max_new_tokens=10,
+            decoder_start_token_id=0,
+            eos_token_id=eos,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+    sequences = wanted.sequences.numpy()[:, 1:].reshape(8, beams, -1)
+    ended = np.cumsum(sequences == eos, axis=-1) - (sequences == eos) > 0
+    sequences = np.where(ended, 0, sequences)  # there a padding id of 0 counts as none, and is EOS
+    np.testing.assert_array_equal(np.asarray(found)[..., : sequences.shape[-1]], sequences)
+    np.testing.assert_allclose(scores, wanted.sequences_scores.reshape(8, beams), rtol=1e-4)
+    sizes = np.unique((np.asarray(found) != 0).sum(axis=-1))
+    assert len(sizes) > 4 or length_penalty  # which makes all of them long
