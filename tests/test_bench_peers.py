@@ -1,13 +1,15 @@
 """Both sides of the bench's comparison do the same work; needs PyTorch and transformers."""
 
 import dataclasses
+import functools
 import importlib.util
+import json
 
 import jax
 import numpy as np
 import pytest
 
-from jaxdenoise.bench import peers
+from jaxdenoise.bench import decoding, peers
 from jaxdenoise.cli import main
 from jaxdenoise.commands.bench_against import compared
 from jaxdenoise.errors import UserError
@@ -87,6 +89,19 @@ def _copy(params, model, torch):
 
 
 @needs_peer
+def test_both_generate_the_same_tokens(monkeypatch, capsys, tmp_path):
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    sized = functools.partial(decoding.greedy_beside_transformers, **sizes)
+    monkeypatch.setattr(decoding, "greedy_beside_transformers", sized)
+    monkeypatch.setattr(decoding, "TOKENS", 6)
+    file = tmp_path / "decode.json"
+    args = ["bench", "decode", "--against", "transformers", "--rounds", "3", "--output", str(file)]
+    assert main(args) == 0
+    assert "100.0% of the tokens equal" in capsys.readouterr().out
+    assert json.loads(file.read_text())["decode"]["same"] == 1.0
+
+
+@needs_peer
 def test_a_step_of_each_lowers_the_loss():
     import torch
     import transformers
@@ -114,6 +129,9 @@ def test_a_missing_peer_is_one_line_that_says_how_to_install_it(monkeypatch, cap
     [
         (["bench", "--against", "transformers"], "jaxdenoise bench step --against transformers"),
         (["bench", "step", "--against", "fairseq"], "unknown peer 'fairseq'"),
+        (["bench", "decode"], "measured beside a peer: add --against transformers"),
+        (["bench", "decode", "--against", "transformers", "--seed", "1"], "flag of bench decode"),
+        (["bench", "parity", "--seed", "1"], "unknown flag of bench parity 'seed'"),
         (["bench", "step", "--against", "transformers", "--rounds", "2"], "at least 3"),
         (["bench", "step", "--against", "transformers", "--rounds", "x"], "a whole number"),
     ],

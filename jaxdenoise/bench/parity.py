@@ -7,7 +7,6 @@ through a folder to ours: logits, loss and gradients on padded batches, then the
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdenoise.arrays import Example, Params
-from jaxdenoise.errors import UserError, unknown
+from jaxdenoise.bench.peers import imported
+from jaxdenoise.errors import unknown
 from jaxdenoise.huggingface.files import Tensors
 from jaxdenoise.huggingface.pretrained import (
     FAMILIES,
@@ -152,7 +152,7 @@ def parities(names: list[str] | None = None) -> Iterator[tuple[str, Case, Parity
 
 def parity(case: Case) -> Parity:
     """Compares one case."""
-    torch, transformers = _imported("torch"), _imported("transformers")
+    torch, transformers = imported("torch"), imported("transformers")
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     torch.manual_seed(0)
@@ -178,15 +178,6 @@ def parity(case: Case) -> Parity:
         identical=identical,
         returned=np.array_equal(wanted, returned),
     )
-
-
-def _imported(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"{name} cannot be imported ({error}); install it: pip install 'jaxdenoise[peers]'"
-        ) from error
 
 
 def _their_model(torch: Any, transformers: Any, case: Case) -> Any:

@@ -91,7 +91,7 @@ def steps_beside_transformers(experiment: Experiment, rounds: int = 9) -> Iterat
     Raises:
       UserError: PyTorch or transformers are missing, or cannot build or run such a model.
     """
-    torch, transformers = _imported("torch"), _imported("transformers")
+    torch, transformers = imported("torch"), imported("transformers")
     experiment = dataclasses.replace(experiment, model=_tied(experiment.model))
     check(experiment)
     return _beside(torch, transformers, experiment, rounds, _device(torch))
@@ -99,7 +99,7 @@ def steps_beside_transformers(experiment: Experiment, rounds: int = 9) -> Iterat
 
 def versions() -> str:
     """Of the peer, and the load of the machine that it is measured on."""
-    torch, transformers = _imported("torch"), _imported("transformers")
+    torch, transformers = imported("torch"), imported("transformers")
     load = os.getloadavg()[0]
     return (
         f"torch {torch.__version__}, transformers {transformers.__version__}, "
@@ -149,8 +149,8 @@ def check(experiment: Experiment) -> None:
     )
 
 
-def _imported(name: str) -> Any:
-    """A package that may be missing."""
+def imported(name: str) -> Any:
+    """A package that may be missing; `UserError` if it is."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -159,11 +159,16 @@ def _imported(name: str) -> Any:
         ) from error
 
 
+def use_all_cores(torch: Any) -> None:
+    """Lets PyTorch have as many threads as there are cores, as XLA has."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
 def _device(torch: Any) -> str:
     """PyTorch's name for what JAX runs on; all cores of a CPU."""
     backend = jax.default_backend()
     if backend == "cpu":
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        use_all_cores(torch)
         return "cpu"
     require(
         backend == "gpu" and torch.cuda.is_available(),

@@ -28,6 +28,7 @@ from jaxdenoise.training.run_directory import write_json
 
 USAGE = """usage: jaxdenoise bench [WHAT] [--experiment NAME] [--field value …]
        jaxdenoise bench step --against transformers [--rounds N] [--field value …]
+       jaxdenoise bench decode --against transformers [--rounds N]
        jaxdenoise bench parity
 
   corruption   span corruption against a careful per-example NumPy version, 256 × 568 tokens
@@ -46,10 +47,13 @@ With --against transformers the whole step is timed beside that of transformers'
 8 rows of 512 + 114 tokens, 32,128 ids. --model t5_1_1_base, --model.compute-dtype bfloat16,
 --training.batch-size 32 and so on change both sides.
 
+decode: greedy decoding beside transformers' generate, T5 small, 64 rows of 64 tokens.
 parity: T5, BART and BERT with the same weights here and in transformers (extra peers): logits,
 loss, gradients, and what comes back when a model is exported again.
 """
 PARTS = ("corruption", "objectives", "loss", "gradients", "tokenise", "step")
+BESIDE = ("decode", "parity")
+"""What needs PyTorch, and is not measured unless it is named."""
 
 
 def run(args: Sequence[str]) -> int:
@@ -58,8 +62,8 @@ def run(args: Sequence[str]) -> int:
         print(USAGE)
         return 0
     named = [args[0]] if args and not args[0].startswith("-") else []
-    if named and named[0] not in (*PARTS, "parity"):
-        raise unknown("benchmark", named[0], (*PARTS, "parity"))
+    if named and named[0] not in (*PARTS, *BESIDE):
+        raise unknown("benchmark", named[0], (*PARTS, *BESIDE))
     flags = split_flags(args[len(named) :])
     load_experiments(tuple(flags.pop("module", ())))
     output = take_single(flags, "output")
@@ -68,10 +72,12 @@ def run(args: Sequence[str]) -> int:
         return run_parity(output)
     if "against" in flags:
         require(
-            named == ["step"],
-            "--against compares whole steps: jaxdenoise bench step --against transformers",
+            named in (["step"], ["decode"]),
+            "--against compares whole steps, or decoding: jaxdenoise bench step --against "
+            "transformers",
         )
-        return run_against(flags, output)
+        return run_against(named[0], flags, output)
+    require(named != ["decode"], "decoding is measured beside a peer: add --against transformers")
     name = take_single(flags, "experiment") or "quickstart"
     experiment = override(experiments[name](), flags)
     console = make_console()

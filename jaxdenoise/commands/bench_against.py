@@ -1,4 +1,4 @@
-"""jaxdenoise bench step --against transformers: the whole step beside a peer's."""
+"""jaxdenoise bench step, or decode, --against transformers: beside a peer, in one run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxdenoise.commands.console import make_console
 from jaxdenoise.config import DataConfig, ModelConfig, TrainingConfig
 from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.experiment import Experiment, experiments, override
-from jaxdenoise.flags import take_single
+from jaxdenoise.flags import refuse_others, take_single
 from jaxdenoise.training.run_directory import write_json
 
 if TYPE_CHECKING:
@@ -43,12 +43,15 @@ def compared() -> Experiment:
     )
 
 
-def run_against(flags: dict[str, list[str]], output: str | None) -> int:
-    """Measures and prints."""
+def run_against(what: str, flags: dict[str, list[str]], output: str | None) -> int:
+    """Measures and prints a "step", or "decode"."""
     peer = take_single(flags, "against")
     if peer not in PEERS:
         raise unknown("peer", str(peer), PEERS)
     rounds = _rounds(take_single(flags, "rounds"))
+    if what == "decode":
+        refuse_others(flags, "bench decode", ["against", "rounds", "output"])
+        return _decode(rounds, output)
     name = take_single(flags, "experiment")
     experiment = override(experiments[name]() if name else compared(), flags)
     # Both sides have the same GPU: JAX may not take it all at the start.
@@ -68,6 +71,27 @@ def run_against(flags: dict[str, list[str]], output: str | None) -> int:
     if output:
         summaries = {beside.peer: beside.summary() for beside in found}
         write_json(Path(output), {"machine": described, "steps": summaries})
+    return 0
+
+
+def _decode(rounds: int, output: str | None) -> int:
+    from jaxdenoise.bench import decoding, peers
+    from jaxdenoise.bench.pairs import machine
+
+    console = make_console()
+    described = f"{machine()}; {peers.versions()}"
+    console.print(described)
+    with console.status("compiling and timing"):
+        found = decoding.greedy_beside_transformers(rounds)
+    (theirs, ours), (low, high) = found.speeds, found.times.spread
+    console.print(
+        f"greedy, T5 small, {decoding.ROWS} × {decoding.TOKENS} tokens: {ours:,.0f} tokens/s, "
+        f"transformers' generate {theirs:,.0f}: {found.times.ratio:.2f} times ({low:.2f} to "
+        f"{high:.2f}); {found.same:.1%} of the tokens equal; compiled in {found.compiling:.1f} s, "
+        "not counted"
+    )
+    if output:
+        write_json(Path(output), {"machine": described, "decode": found.summary()})
     return 0
 
 
