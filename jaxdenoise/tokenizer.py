@@ -68,11 +68,17 @@ class Tokenizer:
             spellings=_spellings(backend, vocab),
         )
 
-    def encode(self, text: str, *, specials: bool = False) -> np.ndarray:
-        """Returns Int32[n]; with `specials`, names such as `<extra_id_0>` become their ids."""
+    def encode(self, text: str, *, specials: bool = False, framed: bool = False) -> np.ndarray:
+        """Returns Int32[n].
+
+        Args:
+          text: any.
+          specials: names such as `<extra_id_0>` become their ids.
+          framed: with what the tokenizer's file puts around a text, such as [CLS] and [SEP].
+        """
         self._backend.encode_special_tokens = not specials
         try:
-            ids = self._backend.encode(text, add_special_tokens=False).ids
+            ids = self._backend.encode(text, add_special_tokens=framed).ids
         finally:
             self._backend.encode_special_tokens = True
         return np.array(ids, np.int32)

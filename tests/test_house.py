@@ -27,6 +27,7 @@ ORDER = [
     {"training.parallel", "training.processes", "training.progress", "training.profile"},
     {"training.evaluation"},
     {"training.checkpoint"},
+    {"training.blanks"},
     {"training.fingerprint", "training.setup", "training.samples", "training.imported"},
     {"training.loop", "training.compiled"},
     {"training.run"},

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaxdenoise.commands.console import make_console
-from jaxdenoise.commands.show_results import print_pieces
-from jaxdenoise.errors import require
+from jaxdenoise.commands.show_results import print_choices, print_pieces
+from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import load_experiments
-from jaxdenoise.flags import refuse_others, split_flags
+from jaxdenoise.flags import refuse_others, split_flags, take_single
 from jaxdenoise.training.run_directory import open_run
 
 USAGE = """usage: jaxdenoise infill RUN --text "Return the <mask> of the array." [MORE …]
 
-Fills each <mask> with greedy decoding, from the newest checkpoint of a run. `--module NAME`
+Fills each <mask>, from the newest checkpoint of a run. An encoder-decoder with sentinels writes any
+number of tokens, greedily; an encoder one for each, with --top-k N the likeliest N and their
+probabilities; a decoder goes on where the text ends, so that <mask> stands there. `--module NAME`
 imports the module that registered the run's objective, where it is one of yours.
 """
 
@@ -27,18 +29,28 @@ def run(args: Sequence[str]) -> int:
     load_experiments(tuple(flags.pop("module", ())))
     directory, _, experiment = open_run(args[0])
     texts = flags.pop("text", [])
-    refuse_others(flags, "infill", ["text", "module"])
+    top_k = _number(take_single(flags, "top_k"))
+    refuse_others(flags, "infill", ["text", "top-k", "module"])
     require(bool(texts), 'give a text with blanks: --text "Return the <mask> of the array."')
 
     from jaxdenoise.model.model import build_model
     from jaxdenoise.tokenizer import read_tokenizer
+    from jaxdenoise.training.blanks import fill_blanks
     from jaxdenoise.training.run import restore_params
-    from jaxdenoise.training.samples import fill_blanks
 
     tokenizer = read_tokenizer(directory.tokenizer, separator=False)
     model = build_model(experiment.model, tokenizer.vocab)
     params = restore_params(directory, experiment, model)
     console = make_console()
-    for pieces in fill_blanks(model, params, tokenizer, texts):
+    for pieces in fill_blanks(model, params, tokenizer, texts, top_k=top_k):
         print_pieces(pieces, console)
+        print_choices(pieces, console)
     return 0
+
+
+def _number(given: str | None) -> int | None:
+    if given is None:
+        return None
+    if not given.isdecimal():
+        raise UserError(f"--top-k is '{given}'; it must be a whole number, such as 5")
+    return int(given)

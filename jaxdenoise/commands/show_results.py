@@ -36,11 +36,11 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
     console.print(f"{results['device']}; {versions}")
 
 
-def print_pieces(pieces: list[dict[str, str]], console: Console, title: str = "") -> None:
+def print_pieces(pieces: list[dict[str, Any]], console: Console, title: str = "") -> None:
     """Prints a text with its blanks filled in brackets, and the truth behind where it differs."""
     line = Text(f"{title}  " if title else "")
     for piece in pieces:
-        shown = {name: text.replace("\n", "⏎") for name, text in piece.items()}
+        shown = {k: x.replace("\n", "⏎") for k, x in piece.items() if isinstance(x, str)}
         if "text" in piece:
             line.append(piece["text"])
         elif "truth" not in piece:
@@ -51,6 +51,16 @@ def print_pieces(pieces: list[dict[str, str]], console: Console, title: str = ""
             line.append(f"[{shown['model']}", "bold red")
             line.append(f" ←{shown['truth']}]", "dim")
     console.print(line)
+
+
+def print_choices(pieces: list[dict[str, Any]], console: Console) -> None:
+    """Prints for each blank the likeliest tokens, where they were asked for."""
+    asked = [piece["choices"] for piece in pieces if "choices" in piece]
+    for number, choices in enumerate(asked, 1):
+        line = Text(f"  {number} ")
+        for text, share in choices:
+            line.append(f" {text.replace(chr(10), '⏎')!r}", "cyan").append(f" {share:.1%}")
+        console.print(line)
 
 
 def _table(results: Mapping[str, Any]) -> Table:

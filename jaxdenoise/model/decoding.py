@@ -165,7 +165,7 @@ def _generate(
     return jax.lax.while_loop(running, go_on, start).outputs
 
 
-def allowed(logits: Logits, vocab: Vocabulary) -> Logits:
+def allowed(logits: Float[AnyArray, "*T V"], vocab: Vocabulary) -> Float[AnyArray, "*T V"]:
     """The logits, −∞ for rows of the embedding that are no id."""
     return jnp.where(jnp.arange(logits.shape[-1]) < vocab.size, logits, -jnp.inf)
 

@@ -1,9 +1,8 @@
-"""Held-out text as a person sees it: blanks filled in, and a gallery for the report."""
+"""Held-out text as a person sees it: sentences with their blanks filled, and a gallery."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -19,58 +18,19 @@ from jaxdenoise.corruption.restore import (
     until_eos,
 )
 from jaxdenoise.data.rows import Tokens
-from jaxdenoise.errors import require
 from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
-from jaxdenoise.tokenizer import MASK, Tokenizer
+from jaxdenoise.tokenizer import Tokenizer
+from jaxdenoise.training.blanks import Pieces, fill_sentinels
 from jaxdenoise.training.parallel import fetch
 from jaxdenoise.training.step import corrupted, token_losses
 
 _SENTENCE = re.compile(r"(?:^|(?<=[.\n]\s))[A-Z][a-z]+ [\w ,'\n()-]{60,240}\.(?=\s|$)")
 LONG_SENTENCE = 35  # tokens
-_BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
-_ROUND = 32  # inputs are padded to a multiple of it, so that few sizes are compiled
-_FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
 
 _greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
 _token_losses = jax.jit(token_losses, static_argnums=0)
-
-Pieces = list[dict[str, Any]]
-"""A text in pieces: {"text": …}, or for a blank {"model": …} and, where known, {"truth": …}."""
-
-
-def fill_blanks(
-    model: Model, params: Params, tokenizer: Tokenizer, texts: Sequence[str]
-) -> list[Pieces]:
-    """Fills the blanks of texts, `<mask>` each, with greedy decoding.
-
-    Args:
-      model: an encoder-decoder trained with sentinels.
-      params: of the model.
-      tokenizer: of the run.
-      texts: each with at least one `<mask>`, or `<extra_id_0>`, `<extra_id_1>`, … in order.
-
-    Raises:
-      UserError: another architecture, a text without blanks, or with more of them than there are
-        sentinels.
-    """
-    architecture = model.config.architecture
-    require(
-        architecture == "encoder_decoder",
-        f"blanks are filled by an encoder_decoder; this model's architecture is {architecture}",
-    )
-    sentinels = len(tokenizer.vocab.sentinel_ids)
-    encoded = []
-    for text in texts:
-        blanks = len(_BLANK.findall(text))
-        require(blanks > 0, f"the text has no blank: write {MASK} where words are missing")
-        require(
-            blanks <= sentinels, f"the text has {blanks} blanks; the tokenizer allows {sentinels}"
-        )
-        ids = tokenizer.encode(_number_blanks(text), specials=True).tolist()
-        encoded.append([*ids, tokenizer.vocab.eos_id])
-    return _fill(model, params, tokenizer, encoded, [{} for _ in encoded])
 
 
 def fill_held_out_sentences(
@@ -94,7 +54,7 @@ def fill_held_out_sentences(
     if not any(token in tokenizer.vocab.sentinel_number for ids in inputs for token in ids):
         return []  # no blanks
     truth = [split_at_sentinels(ids, tokenizer.vocab) for ids in batch.decoder_target_tokens]
-    return _fill(model, params, tokenizer, ended, truth)
+    return fill_sentinels(model, params, tokenizer, ended, truth)
 
 
 def find_sentences(tokens: Tokens, tokenizer: Tokenizer, number: int, longest: int) -> list[str]:
@@ -205,60 +165,6 @@ def _show_positions(
         "targets": _tokens(tokenizer, targets[noise], chosen, losses[noise]),
         "prediction": _tokens(tokenizer, predicted[noise], chosen),
     }
-
-
-def _number_blanks(text: str) -> str:
-    """Writes the blanks of a text as `<extra_id_0>`, `<extra_id_1>` and so on."""
-    numbers = itertools.count()
-    return _BLANK.sub(lambda _: f"<extra_id_{next(numbers)}>", text)
-
-
-def _fill(
-    model: Model,
-    params: Params,
-    tokenizer: Tokenizer,
-    inputs: list[list[int]],
-    truth: list[dict[int, list[int]]],
-) -> list[Pieces]:
-    """Decodes all inputs in one batch; returns each as text and filled blanks."""
-    length = -(-max(map(len, inputs)) // _ROUND) * _ROUND
-    padded = [np.pad(np.array(ids, np.int32), (0, length - len(ids))) for ids in inputs]
-    real = [np.arange(length) < len(ids) for ids in inputs]
-    batch = Example(
-        encoder_input_tokens=np.stack(padded), encoder_segment_ids=np.stack(real).astype(np.int32)
-    )
-    longest = _FILL_LENGTH
-    if model.config.positions == "learned":
-        longest = min(longest, model.config.max_positions)
-    answers = fetch(_greedy(model, params, batch, longest, tokenizer.vocab))
-    return [
-        _pieces(tokenizer, ids, split_at_sentinels(answer, tokenizer.vocab), known)
-        for ids, answer, known in zip(inputs, answers, truth, strict=True)
-    ]
-
-
-def _pieces(
-    tokenizer: Tokenizer,
-    inputs: list[int],
-    answers: dict[int, list[int]],
-    truth: dict[int, list[int]],
-) -> Pieces:
-    pieces: Pieces = []
-    text: list[int] = []
-    for token in [*until_eos(inputs, tokenizer.vocab), None]:
-        span = None if token is None else tokenizer.vocab.sentinel_number.get(token)
-        if token is not None and span is None:
-            text.append(token)
-            continue
-        if text:
-            pieces.append({"text": tokenizer.decode_part(text)})
-            text = []
-        if span is not None:
-            blank = {"model": tokenizer.decode_part(answers.get(span, []))}
-            if span in truth:
-                blank["truth"] = tokenizer.decode_part(truth[span])
-            pieces.append(blank)
-    return pieces
 
 
 def _tokens(

@@ -65,6 +65,18 @@ def test_both_stacks_start_from_one(family, elsewhere, capsys):
     }
 
 
+def test_an_imported_encoder_fills_masks(elsewhere, capsys):
+    folder_of("bert", elsewhere / "small")
+    said(capsys, "import", "small")
+    text = ["--text", "Return the <mask>.", "<mask> <mask>"]
+    first, choices, *_ = said(capsys, "infill", "runs/small", *text, "--top-k", "4").splitlines()
+    assert first.startswith("Return the [")
+    assert choices.count("%") == 4
+    refuse(
+        capsys, "--top-k is 'x'; it must be a whole", "infill", "runs/small", *text, "--top-k", "x"
+    )
+
+
 def test_bad_input_gets_a_line_and_leaves_nothing(elsewhere, capsys):
     folder_of("t5", elsewhere / "small")
     refuse(capsys, "'nothing' has no config.json", "import", "nothing")

@@ -9,7 +9,7 @@ import jaxdenoise as jd
 from jaxdenoise.errors import UserError
 from jaxdenoise.model.decoding import greedy
 from jaxdenoise.tokenizer import train_tokenizer
-from jaxdenoise.training import samples
+from jaxdenoise.training import blanks
 from jaxdenoise.training.step import corrupt
 from tests.model.test_transformer import initial, logits_of, make_model, spread
 
@@ -58,9 +58,8 @@ def tokenizer():
 @pytest.mark.parametrize("text", ["Return the <mask> of <mask>.", "A <extra_id_0> b <extra_id_1>"])
 def test_blanks_are_filled_in_their_places(text, tokenizer):
     model = make_model()
-    [pieces] = samples.fill_blanks(model, initial(model), tokenizer, [text])
-    blanks = [piece for piece in pieces if "model" in piece]
-    assert len(blanks) == 2
+    [pieces] = blanks.fill_blanks(model, initial(model), tokenizer, [text])
+    assert len([piece for piece in pieces if "model" in piece]) == 2
     expected = text.replace("<mask>", "|").replace("<extra_id_0>", "|").replace("<extra_id_1>", "|")
     joined = "".join(piece.get("text", "|") for piece in pieces)
     assert joined == expected
@@ -69,6 +68,6 @@ def test_blanks_are_filled_in_their_places(text, tokenizer):
 def test_a_text_without_a_blank_or_with_too_many_is_refused(tokenizer):
     model = make_model()
     with pytest.raises(UserError, match="no blank: write <mask>"):
-        samples.fill_blanks(model, initial(model), tokenizer, ["nothing missing"])
+        blanks.fill_blanks(model, initial(model), tokenizer, ["nothing missing"])
     with pytest.raises(UserError, match="10 blanks; the tokenizer allows 9"):
-        samples.fill_blanks(model, initial(model), tokenizer, ["<mask> " * 10])
+        blanks.fill_blanks(model, initial(model), tokenizer, ["<mask> " * 10])

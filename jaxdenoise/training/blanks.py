@@ -1,0 +1,210 @@
+"""Blanks in a text: filled by an encoder-decoder, an encoder or a decoder."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdenoise.arrays import Example, Params
+from jaxdenoise.corruption.restore import split_at_sentinels, until_eos
+from jaxdenoise.errors import require
+from jaxdenoise.model.decoding import allowed, greedy
+from jaxdenoise.model.model import Model
+from jaxdenoise.tokenizer import MASK, Tokenizer
+from jaxdenoise.training.parallel import fetch
+from jaxdenoise.vocabulary import Vocabulary
+
+_BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
+_ROUND = 32  # inputs are padded to a multiple of it, so that few sizes are compiled
+_FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
+
+_greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
+
+Spans = dict[int, list[int]]
+"""The tokens that stand for a sentinel, by its number."""
+
+Pieces = list[dict[str, Any]]
+"""A text in pieces: {"text": …}, or for a blank {"model": …} and, where known, {"truth": …} or
+{"choices": [(text, probability), …]}."""
+
+
+def fill_blanks(
+    model: Model,
+    params: Params,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    top_k: int | None = None,
+) -> list[Pieces]:
+    """Fills the blanks of texts, `<mask>` each.
+
+    An encoder-decoder that knows sentinels writes any number of tokens for each, greedily. An
+    encoder puts one token into each, all at once. A decoder goes on where the text ends, greedily:
+    there the blank stands.
+
+    Args:
+      model: of any architecture.
+      params: of the model.
+      tokenizer: of the run.
+      texts: each with at least one `<mask>`; for an encoder-decoder it may also have
+        `<extra_id_0>`, `<extra_id_1>`, … in order.
+      top_k: of an encoder: give the likeliest so many tokens for each blank, with probabilities.
+
+    Raises:
+      UserError: a text without blanks, with more of them than there are sentinels, or with one
+        where a decoder does not end; a tokenizer without a mask; top_k for another architecture.
+    """
+    architecture = model.config.architecture
+    require(
+        top_k is None or architecture == "encoder",
+        f"top-k is for an encoder's masks; this model's architecture is {architecture}",
+    )
+    require(top_k is None or top_k >= 1, f"top-k is {top_k}; it must be at least 1")
+    for text in texts:
+        require(
+            bool(_BLANK.search(text)),
+            f"the text has no blank: write {MASK} where words are missing",
+        )
+    if architecture == "encoder":
+        return _fill_masks(model, params, tokenizer, texts, top_k)
+    if architecture == "decoder":
+        return _go_on(model, params, tokenizer, texts)
+    sentinels = len(tokenizer.vocab.sentinel_ids)
+    encoded = []
+    for text in texts:
+        blanks = len(_BLANK.findall(text))
+        require(
+            blanks <= sentinels, f"the text has {blanks} blanks; the tokenizer allows {sentinels}"
+        )
+        ids = tokenizer.encode(_number_blanks(text), specials=True).tolist()
+        encoded.append([*ids, tokenizer.vocab.eos_id])
+    return fill_sentinels(model, params, tokenizer, encoded, [{} for _ in encoded])
+
+
+def _fill_masks(
+    model: Model, params: Params, tokenizer: Tokenizer, texts: Sequence[str], top_k: int | None
+) -> list[Pieces]:
+    """The likeliest token at each mask, of all at once."""
+    mask = tokenizer.vocab.mask_id
+    require(mask is not None, f"the tokenizer has no {MASK}, so the model fills none")
+    name = tokenizer.name(mask or 0)
+    inputs = [
+        tokenizer.encode(_BLANK.sub(lambda _: name, text), specials=True, framed=True).tolist()
+        for text in texts
+    ]
+    tokens, segments = _padded(inputs)
+    batch = Example(encoder_input_tokens=tokens, encoder_segment_ids=segments)
+    number = min(top_k or 1, tokenizer.vocab.size)
+    shares, likeliest = fetch(_likeliest(model, number, tokenizer.vocab, params, batch))
+
+    def fill(row: int, place: int) -> dict[str, Any]:
+        found = zip(likeliest[row, place], shares[row, place], strict=True)
+        choices = [(tokenizer.decode_part([token]), float(share)) for token, share in found]
+        return {"model": choices[0][0], **({"choices": choices} if top_k else {})}
+
+    return [
+        _in_places(
+            tokenizer, [fill(row, n) if token == mask else token for n, token in enumerate(ids)]
+        )
+        for row, ids in enumerate(inputs)
+    ]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _likeliest(
+    model: Model, number: int, vocab: Vocabulary, params: Params, batch: Example
+) -> tuple[jax.Array, jax.Array]:
+    """Probability and id of the likeliest tokens at every position, [B, T, number] each."""
+    logits = allowed(model.apply(params, batch), vocab)
+    return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), number)
+
+
+def _go_on(
+    model: Model, params: Params, tokenizer: Tokenizer, texts: Sequence[str]
+) -> list[Pieces]:
+    """What a decoder writes behind each text."""
+    beginnings = []
+    for text in texts:
+        beginning, *others = _BLANK.split(text)
+        require(
+            others == [""],
+            f"a decoder goes on where a text ends: write one {MASK}, and at the end",
+        )
+        beginnings.append(beginning)
+    vocab = tokenizer.vocab
+    encoded = [tokenizer.encode(text).tolist() for text in beginnings]
+    tokens, segments = _padded([[vocab.pad_id, *ids] for ids in encoded])  # as in training
+    batch = Example(decoder_input_tokens=tokens, decoder_segment_ids=segments)
+    longest = _longest(model, tokens.shape[1])
+    answers = fetch(_greedy(model, params, batch, longest, vocab))
+    return [
+        [
+            *_in_places(tokenizer, ids),
+            {"model": tokenizer.decode_part(until_eos(answer, vocab))},
+        ]
+        for ids, answer in zip(encoded, answers, strict=True)
+    ]
+
+
+def _longest(model: Model, prompt: int) -> int:
+    """Tokens to generate at most, behind so many."""
+    if model.config.positions != "learned":
+        return _FILL_LENGTH
+    return max(1, min(_FILL_LENGTH, model.config.max_positions - prompt + 1))
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
+    """Tokens and segment ids, of a length that few others differ from."""
+    length = -(-max(map(len, rows)) // _ROUND) * _ROUND
+    tokens = [np.pad(np.array(ids, np.int32), (0, length - len(ids))) for ids in rows]
+    real = [np.arange(length) < len(ids) for ids in rows]
+    return jnp.asarray(np.stack(tokens)), jnp.asarray(np.stack(real), jnp.int32)
+
+
+def _in_places(tokenizer: Tokenizer, parts: Sequence[int | dict[str, Any]]) -> Pieces:
+    """Ordinary tokens joined to text, what is filled in between; special ones are left out."""
+    pieces: Pieces = []
+    for filled, run in itertools.groupby(parts, lambda part: isinstance(part, dict)):
+        if filled:
+            pieces += [part for part in run if isinstance(part, dict)]
+        elif text := tokenizer.decode_part([part for part in run if isinstance(part, int)]):
+            pieces.append({"text": text})
+    return pieces
+
+
+def fill_sentinels(
+    model: Model,
+    params: Params,
+    tokenizer: Tokenizer,
+    inputs: list[list[int]],
+    truth: list[Spans],
+) -> list[Pieces]:
+    """Decodes all inputs in one batch; returns each as text and filled blanks."""
+    tokens, segments = _padded(inputs)
+    batch = Example(encoder_input_tokens=tokens, encoder_segment_ids=segments)
+    answers = fetch(_greedy(model, params, batch, _longest(model, 1), tokenizer.vocab))
+
+    def fill(span: int, answer: Spans, known: Spans) -> dict[str, Any]:
+        blank = {"model": tokenizer.decode_part(answer.get(span, []))}
+        return {**blank, "truth": tokenizer.decode_part(known[span])} if span in known else blank
+
+    vocab, filled = tokenizer.vocab, []
+    for ids, answer, known in zip(inputs, answers, truth, strict=True):
+        spans = split_at_sentinels(answer, vocab)
+        marked = [(token, vocab.sentinel_number.get(token)) for token in until_eos(ids, vocab)]
+        parts = [token if n is None else fill(n, spans, known) for token, n in marked]
+        filled.append(_in_places(tokenizer, parts))
+    return filled
+
+
+def _number_blanks(text: str) -> str:
+    """Writes the blanks of a text as `<extra_id_0>`, `<extra_id_1>` and so on."""
+    numbers = itertools.count()
+    return _BLANK.sub(lambda _: f"<extra_id_{next(numbers)}>", text)

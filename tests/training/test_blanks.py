@@ -1,0 +1,97 @@
+"""Blanks filled by each architecture, where they stand."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdenoise.arrays import Example
+from jaxdenoise.commands.console import make_console
+from jaxdenoise.commands.show_results import print_choices
+from jaxdenoise.errors import UserError
+from jaxdenoise.model.decoding import greedy
+from jaxdenoise.model.model import decoder, encoder, encoder_decoder
+from jaxdenoise.tokenizer import parse_tokenizer, train_tokenizer
+from jaxdenoise.training.blanks import fill_blanks
+
+TEXT = "Return the <mask> of the <mask>."
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["Return the sum of the array. " * 3], vocabulary_size=400, sentinels=9)
+
+
+@pytest.fixture(scope="module")
+def masked(tokenizer):
+    model = encoder(vocab=tokenizer.vocab, width=32, layers=1)
+    return model, jax.tree.map(lambda x: 2 * x, model.init(jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def causal(tokenizer):
+    model = decoder(vocab=tokenizer.vocab, width=32, layers=1, positions="rotary")
+    return model, jax.tree.map(lambda x: 2 * x, model.init(jax.random.key(1)))
+
+
+def test_an_encoder_puts_its_likeliest_token_into_each_mask(tokenizer, masked):
+    model, params = masked
+    [pieces, other] = fill_blanks(*masked, tokenizer, [TEXT, "<mask>"], top_k=3)
+    assert [piece.get("text") for piece in pieces] == ["Return the ", None, " of the ", None, "."]
+    ids = tokenizer.encode(TEXT, specials=True)[None]
+    logits = model.apply(
+        params, Example(encoder_input_tokens=ids, encoder_segment_ids=np.ones_like(ids))
+    )
+    shares = np.asarray(jax.nn.softmax(logits[0, :, : tokenizer.vocab.size]))
+    places = np.flatnonzero(ids[0] == tokenizer.vocab.mask_id)
+    for place, piece in zip(places, [pieces[1], pieces[3]], strict=True):
+        best = np.argsort(-shares[place])[:3]
+        assert [text for text, _ in piece["choices"]] == [tokenizer.decode([i]) for i in best]
+        found = [share for _, share in piece["choices"]]
+        np.testing.assert_allclose(found, shares[place][best], rtol=1e-4)
+        assert piece["model"] == piece["choices"][0][0]
+    assert len(other) == 1
+    assert "choices" not in fill_blanks(*masked, tokenizer, [TEXT])[0][1]
+
+
+def test_choices_are_printed_under_the_text(tokenizer, masked, capsys):
+    [pieces] = fill_blanks(*masked, tokenizer, [TEXT], top_k=2)
+    print_choices(pieces, make_console())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2"]
+    assert all(line.count("%") == 2 for line in lines)
+
+
+def test_what_a_tokenizer_puts_around_a_text_is_read_and_not_shown(tokenizer, masked):
+    """As [CLS] and [SEP] of an imported BERT."""
+    framed = parse_tokenizer(tokenizer.to_json(ended=True), "framed")
+    assert framed.encode("a", framed=True).tolist()[-1] == framed.vocab.eos_id
+    [with_end], [without] = (fill_blanks(*masked, t, [TEXT]) for t in (framed, tokenizer))
+    texts = [[piece.get("text") for piece in pieces] for pieces in (with_end, without)]
+    assert texts[0] == texts[1]
+
+
+def test_a_decoder_goes_on_where_a_text_ends(tokenizer, causal):
+    model, params = causal
+    texts = ["Return the <mask>", "Return the sum of the <mask>"]
+    for text, pieces in zip(texts, fill_blanks(*causal, tokenizer, texts), strict=True):
+        beginning = text.removesuffix("<mask>")
+        assert pieces[0] == {"text": beginning}
+        ids = np.array([[0, *tokenizer.encode(beginning)]], np.int32)
+        batch = Example(decoder_input_tokens=ids, decoder_segment_ids=np.ones_like(ids))
+        alone = jax.jit(greedy, static_argnums=(0, 3, 4))(model, params, batch, 64, tokenizer.vocab)
+        assert pieces[1]["model"] == tokenizer.decode(np.asarray(alone)[0])
+        assert pieces[1]["model"]
+
+
+def test_what_cannot_be_filled_is_refused(tokenizer, masked, causal):
+    both = encoder_decoder(vocab=tokenizer.vocab, width=32, layers=1)
+    for (model, params), text, options, message in [
+        (causal, "a <mask> b", {}, "goes on where a text ends: write one <mask>, and at the end"),
+        (causal, "<mask> <mask>", {}, "goes on where a text ends"),
+        (causal, "a <mask>", {"top_k": 2}, "this model's architecture is decoder"),
+        ((both, None), "a <mask>", {"top_k": 2}, "architecture is encoder_decoder"),
+        (masked, "nothing", {}, "the text has no blank"),
+        (masked, "<mask>", {"top_k": 0}, "top-k is 0; it must be at least 1"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            fill_blanks(model, params, tokenizer, [text], **options)
