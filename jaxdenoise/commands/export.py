@@ -39,8 +39,7 @@ def run(args: Sequence[str]) -> int:
     from jaxdenoise.huggingface.pretrained import family_of, write_pretrained
     from jaxdenoise.model.model import build_model
     from jaxdenoise.tokenizer import read_tokenizer
-    from jaxdenoise.training.imported import origin
-    from jaxdenoise.training.run import restore_params
+    from jaxdenoise.training.weights import origin, restore_params
 
     family = family_of(experiment.model)
     tokenizer = read_tokenizer(directory.tokenizer, separator=False)

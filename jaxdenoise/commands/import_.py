@@ -47,7 +47,7 @@ def run(args: Sequence[str]) -> int:
     require(kind in (None, AS), f"--as is '{kind}'; it can be {AS}, or left out")
     place = RunDirectory(Path(target) if target else RUNS / source.resolve().name)
 
-    from jaxdenoise.training.imported import check_free, write_imported
+    from jaxdenoise.training.weights import check_free, write_imported
 
     check_free(place)
     found = (_of_run if _is_run(source) else _of_folder)(source, kind, tokenizer_file)
@@ -98,7 +98,7 @@ def _of_run(
 ) -> tuple[ModelConfig, Params, Tokenizer, dict[str, Any]]:
     from jaxdenoise.model.model import build_model
     from jaxdenoise.tokenizer import read_tokenizer
-    from jaxdenoise.training.run import restore_params
+    from jaxdenoise.training.weights import restore_params
 
     require(kind is not None, f"'{source}' is a run already; --as {AS} makes another model of it")
     require(tokenizer_file is None, f"'{source}' has a tokenizer; leave --tokenizer out")

@@ -36,7 +36,7 @@ def run(args: Sequence[str]) -> int:
     from jaxdenoise.model.model import build_model
     from jaxdenoise.tokenizer import read_tokenizer
     from jaxdenoise.training.blanks import fill_blanks
-    from jaxdenoise.training.run import restore_params
+    from jaxdenoise.training.weights import restore_params
 
     tokenizer = read_tokenizer(directory.tokenizer, separator=False)
     model = build_model(experiment.model, tokenizer.vocab)

@@ -189,7 +189,7 @@ def _model(
     import jax
 
     from jaxdenoise.model.model import build_model
-    from jaxdenoise.training.run import restore_params
+    from jaxdenoise.training.weights import restore_params
 
     if opened is None and options.gradients is None:
         return None, None

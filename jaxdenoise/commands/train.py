@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +23,9 @@ from jaxdenoise.experiment import (
 )
 from jaxdenoise.flags import parse_flags, split_flags, take_single
 from jaxdenoise.paths import as_path
+from jaxdenoise.presets import NOT_SHAPE
 from jaxdenoise.training import loggers, processes
-from jaxdenoise.training.run_directory import RunDirectory, default_directory
+from jaxdenoise.training.run_directory import RunDirectory, default_directory, open_run
 
 USAGE = """usage: jaxdenoise train EXPERIMENT [--field value …]
 
@@ -31,6 +33,8 @@ Trains an experiment; the same command continues what was stopped.
 `jaxdenoise list` shows the names, `jaxdenoise train EXPERIMENT --help` the fields.
 
   --run-dir DIR    where the run goes (default: runs/NAME-HASH8)
+  --init-from RUN  start from the parameters of a run, trained or imported, with its model and its
+                   tokenizer
   --module NAME    a Python module that registers experiments of your own; may be repeated names
   --log NAME       show the metrics in tensorboard or wandb too (pip install 'jaxdenoise[log]');
                    may be repeated
@@ -56,7 +60,7 @@ def run(args: Sequence[str]) -> int:
     changes = split_flags([arg for arg in rest if arg not in ("--help", "-h")])
     load_experiments(tuple(changes.pop("module", ())))
     log = loggers.check_names(changes.pop("log", ()))
-    directory = take_single(changes, "run_dir")
+    directory, source = take_single(changes, "run_dir"), take_single(changes, "init_from")
     member = _membership(changes)
     traced = take_single(changes, "profile")
     console = make_console()
@@ -65,6 +69,8 @@ def run(args: Sequence[str]) -> int:
     if asks_help:
         print(experiments[target].__doc__)
         parse_flags(experiment, ["--help"], program=f"jaxdenoise train {target}")
+    if source is not None:
+        experiment = started_from(experiment, source)
     experiment = override(experiment, changes)
     profile = None if traced is None else traced_steps(traced, experiment.training.steps)
     place = RunDirectory(as_path(directory)) if directory else default_directory(target, experiment)
@@ -116,6 +122,26 @@ def train_one(
     print_results(results, console)
     console.print(f"report: {place.report}", soft_wrap=True)
     return results
+
+
+def started_from(experiment: Experiment, address: str) -> Experiment:
+    """The experiment with the model and the tokenizer of a run, to start from its parameters.
+
+    What is no shape, such as the compute dtype, stays the experiment's.
+
+    Raises:
+      UserError: the address holds no run.
+    """
+    source, _, other = open_run(address)
+    kept = {field: getattr(experiment.model, field) for field in NOT_SHAPE}
+    # A corpus may need an id more than the other run had; `weights` adds its row.
+    model = dataclasses.replace(other.model, **kept, embedding_rows=None)
+    return dataclasses.replace(
+        experiment,
+        model=model,
+        data=dataclasses.replace(experiment.data, tokenizer=str(source.tokenizer)),
+        training=dataclasses.replace(experiment.training, init_from=str(address)),
+    )
 
 
 def traced_steps(text: str, last: int) -> range:

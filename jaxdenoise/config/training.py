@@ -78,6 +78,8 @@ class TrainingConfig:
 
     Attributes:
       steps: updates of the parameters.
+      init_from: a run whose parameters this one starts from, trained or imported; None for fresh
+        ones. Its optimizer's state is not taken.
       batch_size: rows a step, over all devices.
       backend: a "single" device; "pmap" over all devices, parameters replicated; or "mesh", jit
         over all devices, parameters and batch cut as `mesh` says.
@@ -104,6 +106,7 @@ class TrainingConfig:
     """
 
     steps: int = 1000
+    init_from: str | None = None
     batch_size: int = 128
     backend: Literal["single", "pmap", "mesh"] = "single"
     mesh: MeshConfig = MeshConfig()

@@ -10,26 +10,22 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from rich.console import Console
 
 from jaxdenoise.arrays import Params
 from jaxdenoise.data.baselines import MAX_TOKENS, fit_baselines
 from jaxdenoise.data.rows import Batches
-from jaxdenoise.errors import require
-from jaxdenoise.experiment import Experiment, to_dict
-from jaxdenoise.model.model import Model
-from jaxdenoise.optim import build_optimizer
+from jaxdenoise.experiment import to_dict
 from jaxdenoise.training import processes, samples
 from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.evaluation import Evaluator, gap_closed
 from jaxdenoise.training.fingerprint import compare_fingerprints, take_fingerprint
-from jaxdenoise.training.imported import origin
 from jaxdenoise.training.loggers import opened
 from jaxdenoise.training.loop import Clock, run_steps
 from jaxdenoise.training.metrics_file import MetricsFile
 from jaxdenoise.training.run_directory import RunDirectory, read_json, write_json
-from jaxdenoise.training.setup import Setup, state_shapes
+from jaxdenoise.training.setup import Setup
+from jaxdenoise.training.weights import initial_state
 
 SENTENCES = 5
 GALLERY_ROWS = 12
@@ -80,7 +76,7 @@ def train(
         start = checkpoints.latest() or 0
         processes.agree({f"the newest checkpoint in {run.path}": start})
         if not start:
-            state = setup.initial_state()
+            state = initial_state(setup)
         else:
             saved = checkpoints.fingerprint(start)
 
@@ -108,26 +104,6 @@ def train(
                 )
         with console.status("evaluating"):
             return _finish(setup, run, evaluator, state.params, clock)
-    finally:
-        checkpoints.close()
-
-
-def restore_params(run: RunDirectory, experiment: Experiment, model: Model) -> Params:
-    """The parameters of a run's newest checkpoint, for using the model without its data.
-
-    Raises:
-      UserError: the run has no checkpoint yet.
-    """
-    tx = build_optimizer(experiment.optimizer, experiment.training.steps)
-    if origin(run) is not None:
-        tx = optax.identity()
-    shapes = state_shapes(model, tx)
-    none = f"{run.path} has no checkpoint yet; train it first, the same command continues it"
-    require(run.checkpoints.is_dir(), none)
-    checkpoints = Checkpoints(run.checkpoints)
-    try:
-        require(checkpoints.latest() is not None, none)
-        return checkpoints.restore(shapes).params
     finally:
         checkpoints.close()
 

@@ -315,7 +315,7 @@ def test_show_draws_the_gradients_of_a_runs_model(command, tiny, tmp_path, monke
         norm = jax.tree.map(np.zeros_like, params["decoder"]["norm"])
         return params | {"decoder": params["decoder"] | {"norm": norm}}
 
-    monkeypatch.setattr("jaxdenoise.training.run.restore_params", restore)
+    monkeypatch.setattr("jaxdenoise.training.weights.restore_params", restore)
     text = ("--text", "the sum of it", "--run", ".")
     status, out, err = command("span_corruption", "--gradients", "decoder", *text)
     assert (status, err) == (0, "")

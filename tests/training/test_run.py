@@ -22,9 +22,10 @@ from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.fingerprint import compare_fingerprints
 from jaxdenoise.training.loop import Interrupted
 from jaxdenoise.training.metrics_file import MetricsFile, read_metrics
-from jaxdenoise.training.run import restore_params, train
+from jaxdenoise.training.run import train
 from jaxdenoise.training.run_directory import RunDirectory, open_run, read_json
 from jaxdenoise.training.setup import build
+from jaxdenoise.training.weights import restore_params
 
 QUIET = Console(quiet=True)
 TIMES = ("tokens_per_second", "data_wait")
