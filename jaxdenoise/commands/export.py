@@ -45,8 +45,10 @@ def run(args: Sequence[str]) -> int:
     tokenizer = read_tokenizer(directory.tokenizer, separator=False)
     model = build_model(experiment.model, tokenizer.vocab)
     params = restore_params(directory, experiment, model)
-    dtype = dtype or (origin(directory) or {}).get("dtype", "float32")
-    write_pretrained(args[1], experiment.model, params, tokenizer, dtype=dtype)
+    about = origin(directory) or {}
+    dtype = dtype or about.get("dtype", "float32")
+    settings = about.get("settings")
+    write_pretrained(args[1], experiment.model, params, tokenizer, dtype=dtype, settings=settings)
     console = make_console()
     kind = family.class_of(experiment.model)
     console.print(f"{kind}, {dtype}: {args[1]}", soft_wrap=True)

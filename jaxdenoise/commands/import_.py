@@ -57,6 +57,7 @@ def run(args: Sequence[str]) -> int:
 
         config, params = both_stacks(config, params)
         about["as"] = kind
+        about.pop("settings", None)  # of a model that had no decoder, or no encoder
     experiment = Experiment(
         data=DataConfig(tokenizer=str(place.tokenizer)),
         objective=configure(_objective(config, about)),
@@ -90,6 +91,7 @@ def _of_folder(
             f".save_pretrained('{source}')"
         )
     about = {"family": found.family, "dtype": found.dtype, "unused": list(found.unused)}
+    about |= {"settings": found.settings}
     return found.config, found.params, found.tokenizer, about
 
 

@@ -18,6 +18,11 @@ CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokeni
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 """How large a file may be; more tensors go into the next one."""
+SETTINGS = (
+    *("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"),
+    *("forced_bos_token_id", "forced_eos_token_id"),
+)
+"""Fields of generation_config.json, and of older files' config.json, that decoding depends on."""
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "flax_model*.msgpack", "tf_model*.h5")
 
@@ -68,6 +73,15 @@ class Tensors:
     def read(self, name: str) -> np.ndarray:
         """One tensor, in the dtype of the file."""
         return self._by_name[name].get_tensor(name)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """How a model starts and ends a text there: special ids of both configs, where they say any."""
+    found: dict[str, Any] = {}
+    for name in (CONFIG, GENERATION):
+        plain = read_plain(folder / name) if (folder / name).is_file() else {}
+        found |= {key: plain[key] for key in SETTINGS if plain.get(key) is not None}
+    return found
 
 
 def read_plain(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Pretrained:
       dtype: that its file has.
       tokenizer: None where the folder has no tokenizer.json.
       unused: names of tensors that our model has no use for, such as BERT's pooler.
+      settings: special ids by their names there; BART starts its decoder from another than ours.
     """
 
     family: str
@@ -49,6 +50,7 @@ class Pretrained:
     dtype: str
     tokenizer: Tokenizer | None
     unused: tuple[str, ...]
+    settings: dict[str, Any]
 
     @property
     def model(self) -> Model:
@@ -106,6 +108,7 @@ def read_pretrained(folder: str | Path, tokenizer: str | Path | None = None) -> 
         dtype=dtype,
         tokenizer=read,
         unused=tuple(unused),
+        settings=files.read_settings(folder),
     )
 
 
@@ -116,6 +119,7 @@ def write_pretrained(
     tokenizer: Tokenizer | None = None,
     *,
     dtype: str = "float32",
+    settings: Mapping[str, Any] | None = None,
 ) -> Family:
     """Writes a model so that transformers' `from_pretrained` reads it; all of it or nothing.
 
@@ -125,6 +129,8 @@ def write_pretrained(
       params: of a model of that shape.
       tokenizer: to go with it.
       dtype: of the tensors; float32, bfloat16 or float16.
+      settings: special ids, as they were read; by default those of a model trained here, whose
+        decoder starts from padding.
 
     Returns:
       The family that has such models.
@@ -151,6 +157,7 @@ def write_pretrained(
     named, contents = {}, {}
     if tokenizer is not None:
         named, contents = tokenizer_files(tokenizer, config)
+    named = dict(settings) if settings else named
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -42,6 +42,21 @@ def test_a_model_comes_in_and_goes_out_with_the_same_bytes(family, elsewhere, ca
         assert after.read_bytes() == before.read_bytes()
 
 
+def test_how_a_model_starts_and_ends_a_text_comes_back(elsewhere, capsys):
+    """BART's decoder starts from EOS, a model's trained here from padding."""
+    folder_of("bart", elsewhere / "small")
+    path = elsewhere / "small" / files.GENERATION
+    own = json.loads(path.read_text())
+    assert own["decoder_start_token_id"] == own["pad_token_id"] == 0
+    theirs = {**own, "decoder_start_token_id": 1, "forced_bos_token_id": 2}
+    path.write_text(json.dumps(theirs))
+    said(capsys, "import", "small")
+    said(capsys, "export", "runs/small", "again")
+    assert json.loads((elsewhere / "again" / files.GENERATION).read_text()) == theirs
+    config = json.loads((elsewhere / "again" / files.CONFIG).read_text())
+    assert config["decoder_start_token_id"] == 1
+
+
 def test_an_imported_run_is_one_for_the_other_commands(elsewhere, capsys):
     folder_of("t5", elsewhere / "small")
     said(capsys, "import", "small", "--run-dir", "here")
