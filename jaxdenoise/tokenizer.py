@@ -136,6 +136,10 @@ class Tokenizer:
         """How a token is written in the tokenizer's file."""
         return self._backend.id_to_token(token) or f"<unused_{token}>"
 
+    def known(self, *names: str) -> str | None:
+        """The first of these names that is a token's."""
+        return next((n for n in names if self._backend.token_to_id(n) is not None), None)
+
     def to_json(self, *, ended: bool = False) -> str:
         """The tokenizer as the text of a tokenizer.json, which other libraries load.
 

@@ -8,6 +8,7 @@ from jaxdenoise.commands.console import make_console
 from jaxdenoise.errors import require
 from jaxdenoise.experiment import load_experiments
 from jaxdenoise.flags import refuse_others, split_flags, take_single
+from jaxdenoise.paths import as_path, is_local
 from jaxdenoise.training.run_directory import open_run
 
 USAGE = """usage: jaxdenoise export RUN DIR [--dtype float32]
@@ -34,6 +35,7 @@ def run(args: Sequence[str]) -> int:
     load_experiments(tuple(flags.pop("module", ())))
     dtype = take_single(flags, "dtype")
     refuse_others(flags, "export", ["dtype", "module"])
+    require(is_local(as_path(args[1])), f"'{args[1]}' is not of this machine; give a local folder")
     directory, _, experiment = open_run(args[0])
 
     from jaxdenoise.huggingface.pretrained import family_of, write_pretrained

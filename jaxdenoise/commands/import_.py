@@ -12,6 +12,7 @@ from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, load_experiments
 from jaxdenoise.flags import refuse_others, split_flags, take_single
 from jaxdenoise.objectives import configure
+from jaxdenoise.paths import as_path
 from jaxdenoise.training.run_directory import RUNS, RunDirectory, open_run
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(args: Sequence[str]) -> int:
     kind, tokenizer_file = take_single(flags, "as"), take_single(flags, "tokenizer")
     refuse_others(flags, "import", ["run-dir", "tokenizer", "as", "module"])
     require(kind in (None, AS), f"--as is '{kind}'; it can be {AS}, or left out")
-    place = RunDirectory(Path(target) if target else RUNS / source.resolve().name)
+    place = RunDirectory(as_path(target) if target else RUNS / source.resolve().name)
 
     from jaxdenoise.training.weights import check_free, write_imported
 
@@ -133,3 +134,11 @@ def _say(config: ModelConfig, params: Params, tokenizer: Tokenizer, about: dict[
     )
     if about.get("unused"):
         console.print(f"left out: {', '.join(about['unused'])}")
+    if config.architecture == "encoder" and "family" in about and not config.prediction_head:
+        console.print("it has no head to predict with: fill no masks before it is trained on")
+    start = about.get("settings", {}).get("decoder_start_token_id")
+    if start not in (None, tokenizer.vocab.pad_id):
+        console.print(
+            f"its decoder starts from id {start}, here from padding, {tokenizer.vocab.pad_id}: "
+            "generate nothing before it is trained on; an export has its own again"
+        )

@@ -30,6 +30,7 @@ DEFAULTS: Plain = {
     "decoder_attention_heads": 16,
     "activation_function": "gelu",
     "init_std": 0.02,
+    "dropout": 0.1,
 }
 BIAS = "final_logits_bias"
 
@@ -54,7 +55,8 @@ def read(plain: Plain, names: Collection[str]) -> ModelConfig:
         "max_positions": plain["max_position_embeddings"],
         "activation": function,
         "prediction_bias": BIAS in names,
-        "initial_scale": plain["init_std"],
+        "dropout_rate": plain["dropout"],
+        "initial_scale": plain["init_std"] or None,
     }
     return ModelConfig(**fields)
 

@@ -29,6 +29,7 @@ DEFAULTS: Plain = {
     "type_vocab_size": 2,
     "initializer_range": 0.02,
     "layer_norm_eps": 1e-12,
+    "hidden_dropout_prob": 0.1,
 }
 WORDS, HEAD = "bert.embeddings.word_embeddings.weight", "cls.predictions"
 
@@ -60,7 +61,8 @@ def read(plain: Plain, names: Collection[str]) -> ModelConfig:
         "norm_epsilon": plain["layer_norm_eps"],
         "prediction_head": has_head,
         "prediction_bias": has_head,
-        "initial_scale": plain["initializer_range"],
+        "dropout_rate": plain["hidden_dropout_prob"],
+        "initial_scale": plain["initializer_range"] or None,
     }
     return ModelConfig(**fields)
 

@@ -74,11 +74,17 @@ class Family:
     copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unused: Sequence[str] = ()
 
-    def spelled(self, name: str, headless: bool) -> str:
-        """The name of a tensor as `places` has it."""
-        for old, new in self.spelling:
-            name = re.sub(old, new, name)
-        return self.prefix + name if headless and not name.startswith(self.prefix) else name
+    def spelled(self, names: Collection[str]) -> dict[str, str]:
+        """The names of tensors as `places` has them, and as they are."""
+        found = {}
+        for name in names:
+            today = name
+            for old, new in self.spelling:
+                today = re.sub(old, new, today)
+            found[today] = name
+        if any(name.startswith(self.prefix) for name in found):
+            return found
+        return {self.prefix + today: name for today, name in found.items()}
 
     def is_unused(self, name: str) -> bool:
         """Whether the tensor of that name has no place in our models, and needs none."""
@@ -90,15 +96,18 @@ class Family:
         Raises:
           UserError: something that our models have not.
         """
-        rows = plain.get("vocab_size", self.defaults["vocab_size"])
-        config = self.read({**self.defaults, **plain}, names)
-        return dataclasses.replace(config, embedding_rows=rows)
+        fields = {**self.defaults, **plain}
+        for name, default in self.defaults.items():
+            fields[name] = _checked(name, fields[name], default)
+        config = self.read(fields, names)
+        return dataclasses.replace(config, embedding_rows=fields["vocab_size"])
 
     def refusals(self, config: ModelConfig) -> list[str]:
         """The fields of a shape that a config.json of this family cannot say."""
         names = [place.name for place in self.places(config)]
+        plain = {**self.write(config, 1), "architectures": [self.class_of(config)]}
         try:
-            again = self.read({**self.defaults, **self.write(config, 1)}, names)
+            again = self.read({**self.defaults, **plain}, names)
         except UserError as error:
             return [str(error)]
         wanted, got = effective(config), effective(again)
@@ -107,6 +116,25 @@ class Family:
             for name, value in wanted.items()
             if value != got.get(name)
         ]
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """A field of a config.json, of the kind that its default is; null is the default."""
+    if value is None or default is None:
+        value, default = (default if value is None else value), (1 if default is None else default)
+    if value is None:
+        return None
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    fits = {
+        bool: isinstance(value, bool),
+        int: number and value == int(value) and value > 0,
+        float: number and value >= 0,
+        str: isinstance(value, str),
+    }[type(default)]
+    more = " above 0" if type(default) is int else ""
+    require(fits, f"config.json: {name} is {value!r}; it must be {kinds[type(default)]}{more}")
+    return int(value) if type(default) is int else value
 
 
 def effective(config: ModelConfig) -> Plain:
@@ -147,7 +175,7 @@ def expect(plain: Plain, wanted: Mapping[str, Any]) -> None:
     """Raises `UserError` where a field is not what our models can do."""
     for field, value in wanted.items():
         require(
-            plain.get(field, value) == value,
+            plain.get(field) in (value, None),
             f"config.json: {field} is {plain.get(field)}, and our models have {value} alone",
         )
 

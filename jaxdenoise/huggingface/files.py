@@ -133,6 +133,9 @@ def write_tensors(folder: Path, tensors: Iterator[tuple[str, np.ndarray]]) -> No
 
 
 def _weight_files(folder: Path) -> list[Path]:
+    """Of both, the single file, as transformers."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         listed = read_plain(folder / INDEX).get("weight_map")
         require(isinstance(listed, dict), f"'{folder / INDEX}' is damaged: it has no weight_map")
@@ -140,8 +143,6 @@ def _weight_files(folder: Path) -> list[Path]:
         missing = [path.name for path in files if not path.is_file()]
         require(not missing, f"'{folder}' lacks {', '.join(missing)}; fetch it again")
         return files
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     raise UserError(
         f"'{folder}' has no {WEIGHTS}"

@@ -38,7 +38,7 @@ class Pretrained:
       family: its `model_type`.
       config: its shape.
       params: of `model`, float32.
-      dtype: that its file has.
+      dtype: that its file has; float32, the widest, where there are several.
       tokenizer: None where the folder has no tokenizer.json.
       unused: names of tensors that our model has no use for, such as BERT's pooler.
       settings: special ids by their names there; BART starts its decoder from another than ours.
@@ -92,20 +92,21 @@ def read_pretrained(folder: str | Path, tokenizer: str | Path | None = None) -> 
     )
     plain = files.read_plain(folder / files.CONFIG)
     kind = plain.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise unknown("model_type", str(kind), FAMILIES)
     family = FAMILIES[kind]
     with files.Tensors(folder) as tensors:
-        names, unused = _names(family, plain, tensors)
+        names, unused = _names(family, tensors)
         config = family.shape(plain, names)
         params = _params(family, config, tensors, names)
-        dtype = tensors.dtype(next(iter(names.values())))
-    read = _tokenizer(Path(tokenizer) if tokenizer else folder / files.TOKENIZER, config)
+        dtypes = {tensors.dtype(name) for name in names.values()}
+    file = Path(tokenizer) if tokenizer else folder / files.TOKENIZER
+    read = _tokenizer(file, config) if tokenizer or file.is_file() else None
     return Pretrained(
         family=kind,
         config=config,
         params=params,
-        dtype=dtype,
+        dtype=dtypes.pop() if len(dtypes) == 1 else "float32",
         tokenizer=read,
         unused=tuple(unused),
         settings=files.read_settings(folder),
@@ -127,7 +128,8 @@ def write_pretrained(
       folder: to be made; one that is there and not empty is refused.
       config: the shape.
       params: of a model of that shape.
-      tokenizer: to go with it.
+      tokenizer: to go with it. Without one nothing is said of special ids, and the model does not
+        generate there before it is.
       dtype: of the tensors; float32, bfloat16 or float16.
       settings: special ids, as they were read; by default those of a model trained here, whose
         decoder starts from padding.
@@ -139,6 +141,10 @@ def write_pretrained(
       UserError: no family has such models, naming what stands against it; or a folder in use.
     """
     folder = Path(folder)
+    require(
+        folder.resolve() != Path.cwd(),
+        "a folder is made anew; give another than the working directory",
+    )
     require(
         not folder.exists() or (folder.is_dir() and not any(folder.iterdir())),
         f"'{folder}' is there and not empty; choose another folder",
@@ -158,8 +164,9 @@ def write_pretrained(
     if tokenizer is not None:
         named, contents = tokenizer_files(tokenizer, config)
     named = dict(settings) if settings else named
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    place = folder.resolve()  # a link to an empty folder stays one
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         files.write_tensors(unfinished, to_tensors(family, config, params, dtype))
         files.write_plain(unfinished / files.CONFIG, {**plain, **named})
@@ -168,7 +175,7 @@ def write_pretrained(
         if config.architecture == "encoder_decoder" and named:
             files.write_plain(unfinished / files.GENERATION, named)
         unfinished.chmod(0o755)
-        unfinished.replace(folder)
+        unfinished.replace(place)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -197,7 +204,7 @@ def to_tensors(
     """The tensors of a model under their names, one after another; gradients as well."""
     headless = family.class_of(config) == family.headless
     for place in family.places(config):
-        value = np.asarray(_at(params, place.path)).astype(jnp.dtype(dtype))
+        value = _cast(np.asarray(_at(params, place.path)), dtype, place.path)
         layers = enumerate(value) if "{}" in place.name else [(0, value)]
         for number, one in layers:
             name = place.name.format(number)
@@ -205,22 +212,25 @@ def to_tensors(
             yield name, np.ascontiguousarray(_theirs(one, place.form))
     if family is T5 and config.tied_embeddings and not config.scaled_projection:
         # Before version 5 transformers reads "not scaled" as "not tied", and wants a projection.
-        table = np.asarray(params["embedding"]).astype(jnp.dtype(dtype))
-        yield "lm_head.weight", table
+        yield "lm_head.weight", _cast(np.asarray(params["embedding"]), dtype, "embedding")
 
 
-def _names(
-    family: Family, plain: dict[str, Any], tensors: files.Tensors
-) -> tuple[dict[str, str], list[str]]:
+def _cast(value: np.ndarray, dtype: str, path: str) -> np.ndarray:
+    """The value in a dtype of files, if all of it has one there."""
+    with np.errstate(over="ignore"):
+        cast = value.astype(jnp.dtype(dtype))
+    require(
+        bool(np.isfinite(cast).all()) or not np.isfinite(value).all(),
+        f"{path} has values that {dtype} has not; choose bfloat16 or float32",
+    )
+    return cast
+
+
+def _names(family: Family, tensors: files.Tensors) -> tuple[dict[str, str], list[str]]:
     """The tensors that the model has, by the name that we know them by, and those left out."""
-    headless = family.headless in (plain.get("architectures") or [None])
-    names, unused = {}, []
-    for name in tensors.names:
-        spelled = family.spelled(name, headless)
-        if family.is_unused(spelled):
-            unused.append(name)
-        else:
-            names[spelled] = name
+    names = family.spelled(tensors.names)
+    unused = [name for spelled, name in names.items() if family.is_unused(spelled)]
+    names = {spelled: name for spelled, name in names.items() if name not in unused}
     for copy, original in family.copies.items():
         pair = [names[name] for name in (copy, original) if name in names]
         if len(pair) == 2 and _equal(tensors, *pair):
@@ -296,9 +306,7 @@ def _check(
         )
 
 
-def _tokenizer(path: Path, config: ModelConfig) -> Tokenizer | None:
-    if not path.is_file():
-        return None
+def _tokenizer(path: Path, config: ModelConfig) -> Tokenizer:
     tokenizer = read_tokenizer(path, separator=False)
     rows = config.embedding_rows or 0
     require(

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from jaxdenoise.config import ModelConfig
+from jaxdenoise.errors import require
 from jaxdenoise.huggingface.family import (
     Family,
     Place,
@@ -28,6 +29,7 @@ DEFAULTS: Plain = {
     "layer_norm_epsilon": 1e-6,
     "feed_forward_proj": "relu",
     "tie_word_embeddings": True,
+    "dropout_rate": 0.1,
 }
 EMBEDDING, PROJECTION = "shared.weight", "lm_head.weight"
 
@@ -41,6 +43,17 @@ def read(plain: Plain, names: Collection[str]) -> ModelConfig:
     # Version 5 of transformers says by name what "not tied" has meant before; of the encoder alone
     # nothing is projected there.
     scaled = plain.get("scale_decoder_outputs", plain["tie_word_embeddings"] is not False)
+    require(
+        PROJECTION not in names or not scaled,
+        f"{PROJECTION} differs from {EMBEDDING}, and config.json scales the projection as if they "
+        "were one, which no model of ours does; if it was trained without, set "
+        "tie_word_embeddings to false there",
+    )
+    whole = {"T5ForConditionalGeneration", "T5Model"} & set(plain.get("architectures") or [])
+    require(
+        both or not whole,
+        "the file of weights lacks the decoder that config.json says; was it cut, or mixed up?",
+    )
     fields: dict[str, Any] = {
         "architecture": "encoder_decoder" if both else "encoder",
         "width": plain["d_model"],
@@ -54,6 +67,7 @@ def read(plain: Plain, names: Collection[str]) -> ModelConfig:
         "norm_epsilon": plain["layer_norm_epsilon"],
         "relative_buckets": plain["relative_attention_num_buckets"],
         "relative_max_distance": plain["relative_attention_max_distance"],
+        "dropout_rate": plain["dropout_rate"],
         "tied_embeddings": PROJECTION not in names,
         "scaled_projection": scaled,
     }

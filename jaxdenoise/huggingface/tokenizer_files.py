@@ -9,6 +9,14 @@ from jaxdenoise.config import ModelConfig
 from jaxdenoise.huggingface import files
 from jaxdenoise.tokenizer import Tokenizer
 
+OTHERS = {
+    "unk_token": ("<unk>", "[UNK]"),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]",),
+    "bos_token": ("<s>",),
+}
+"""Special tokens that our models have no use for, by the names that they go by."""
+
 
 def tokenizer_files(
     tokenizer: Tokenizer, config: ModelConfig
@@ -22,9 +30,13 @@ def tokenizer_files(
     if config.architecture == "encoder_decoder":
         ids["decoder_start_token_id"] = vocab.pad_id
     named = {"pad_token": vocab.pad_id, "eos_token": vocab.eos_id, "mask_token": vocab.mask_id}
+    others = {kind: tokenizer.known(*names) for kind, names in OTHERS.items()}
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{name: tokenizer.name(token) for name, token in named.items() if token is not None},
+        **{kind: name for kind, name in others.items() if name is not None},
+        "model_input_names": inputs if config.token_types else inputs[::2],
         "clean_up_tokenization_spaces": False,
     }
     if config.positions == "learned":

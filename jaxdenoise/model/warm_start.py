@@ -50,7 +50,11 @@ def both_stacks(config: ModelConfig, params: Params) -> tuple[ModelConfig, Param
             table = _by_distance(stack["relative_bias"]["table"], config, name == "encoder")
             stacks[name] = {**stacks[name], "relative_bias": {"table": table}}
     grown = dataclasses.replace(
-        config, architecture="encoder_decoder", encoder_layers=count, decoder_layers=count
+        config,
+        architecture="encoder_decoder",
+        encoder_layers=count,
+        decoder_layers=count,
+        shared_embedding=True,
     )
     return grown, {**{k: v for k, v in params.items() if k != source}, **stacks}
 

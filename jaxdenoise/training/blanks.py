@@ -77,6 +77,10 @@ def fill_blanks(
     if architecture == "decoder":
         return _go_on(model, params, tokenizer, texts)
     sentinels = len(tokenizer.vocab.sentinel_ids)
+    require(
+        sentinels > 0,
+        "the tokenizer has no sentinels, <extra_id_0> and on, by which an encoder_decoder fills",
+    )
     encoded = []
     for text in texts:
         blanks = len(_BLANK.findall(text))
@@ -99,9 +103,9 @@ def _fill_masks(
         tokenizer.encode(_BLANK.sub(lambda _: name, text), specials=True, framed=True).tolist()
         for text in texts
     ]
-    tokens, segments = _padded(inputs)
+    tokens, segments = _padded(model, inputs)
     batch = Example(encoder_input_tokens=tokens, encoder_segment_ids=segments)
-    number = min(top_k or 1, tokenizer.vocab.size)
+    number = min(top_k or 1, len(tokenizer.vocab.ordinary_ids))
     shares, likeliest = fetch(_likeliest(model, number, tokenizer.vocab, params, batch))
 
     def fill(row: int, place: int) -> dict[str, Any]:
@@ -121,8 +125,9 @@ def _fill_masks(
 def _likeliest(
     model: Model, number: int, vocab: Vocabulary, params: Params, batch: Example
 ) -> tuple[jax.Array, jax.Array]:
-    """Probability and id of the likeliest tokens at every position, [B, T, number] each."""
-    logits = allowed(model.apply(params, batch), vocab)
+    """Probability and id of the likeliest of text at every position, [B, T, number] each."""
+    special = jnp.pad(jnp.asarray(vocab.is_special), (0, model.vocab_size - vocab.size))
+    logits = jnp.where(special, -jnp.inf, allowed(model.apply(params, batch), vocab))
     return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), number)
 
 
@@ -140,7 +145,7 @@ def _go_on(
         beginnings.append(beginning)
     vocab = tokenizer.vocab
     encoded = [tokenizer.encode(text).tolist() for text in beginnings]
-    tokens, segments = _padded([[vocab.pad_id, *ids] for ids in encoded])  # as in training
+    tokens, segments = _padded(model, [[vocab.pad_id, *ids] for ids in encoded])  # as in training
     batch = Example(decoder_input_tokens=tokens, decoder_segment_ids=segments)
     longest = _longest(model, tokens.shape[1])
     answers = fetch(_greedy(model, params, batch, longest, vocab))
@@ -160,9 +165,14 @@ def _longest(model: Model, prompt: int) -> int:
     return max(1, min(_FILL_LENGTH, model.config.max_positions - prompt + 1))
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
+def _padded(model: Model, rows: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
     """Tokens and segment ids, of a length that few others differ from."""
-    length = -(-max(map(len, rows)) // _ROUND) * _ROUND
+    longest = max(map(len, rows))
+    length = -(-longest // _ROUND) * _ROUND
+    if model.config.positions == "learned":
+        most = model.config.max_positions
+        require(longest <= most, f"the text has {longest} tokens, the model positions for {most}")
+        length = min(length, most)
     tokens = [np.pad(np.array(ids, np.int32), (0, length - len(ids))) for ids in rows]
     real = [np.arange(length) < len(ids) for ids in rows]
     return jnp.asarray(np.stack(tokens)), jnp.asarray(np.stack(real), jnp.int32)
@@ -187,7 +197,7 @@ def fill_sentinels(
     truth: list[Spans],
 ) -> list[Pieces]:
     """Decodes all inputs in one batch; returns each as text and filled blanks."""
-    tokens, segments = _padded(inputs)
+    tokens, segments = _padded(model, inputs)
     batch = Example(encoder_input_tokens=tokens, encoder_segment_ids=segments)
     answers = fetch(_greedy(model, params, batch, _longest(model, 1), tokenizer.vocab))
 

@@ -50,7 +50,9 @@ def test_how_a_model_starts_and_ends_a_text_comes_back(elsewhere, capsys):
     assert own["decoder_start_token_id"] == own["pad_token_id"] == 0
     theirs = {**own, "decoder_start_token_id": 1, "forced_bos_token_id": 2}
     path.write_text(json.dumps(theirs))
-    said(capsys, "import", "small")
+    assert "its decoder starts from id 1, here from padding, 0" in said(capsys, "import", "small")
+    refuse(capsys, "is not of this machine", "export", "runs/small", "memory://out")
+    refuse(capsys, "is not of this machine", "import", "small", "--run-dir", "memory://run")
     said(capsys, "export", "runs/small", "again")
     assert json.loads((elsewhere / "again" / files.GENERATION).read_text()) == theirs
     config = json.loads((elsewhere / "again" / files.CONFIG).read_text())

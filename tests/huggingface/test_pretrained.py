@@ -156,6 +156,18 @@ def refused(folder, message):
         ("bart", {"scale_embedding": True}, "scale_embedding is True, and our models have False"),
         ("bart", {"decoder_ffn_dim": 7}, "decoder_ffn_dim is 7, and our models have 24 alone"),
         ("bert", {"is_decoder": True}, "is_decoder is True"),
+        (
+            "bart",
+            {"encoder_attention_heads": 0},
+            "encoder_attention_heads is 0; it must be a whole",
+        ),
+        ("t5", {"d_model": "16"}, "d_model is '16'; it must be a whole number above 0"),
+        ("t5", {"num_heads": 2.5}, "num_heads is 2.5; it must be a whole number"),
+        ("t5", {"layer_norm_epsilon": "1e-6"}, "layer_norm_epsilon is '1e-6'; it must be a number"),
+        ("t5", {"tie_word_embeddings": 1}, "tie_word_embeddings is 1; it must be true or false"),
+        ("bert", {"hidden_act": ["gelu"]}, "hidden_act is .'gelu'.; it must be a text"),
+        ("bert", {"model_type": ["bert"]}, "unknown model_type"),
+        ("bert", {"vocab_size": None}, "has shape .400, 16., and config.json makes it .30522, 16."),
         ("bert", {"vocab_size": 512}, r"embeddings.weight has shape \[400, 16\].* \[512, 16\]"),
     ],
 )
@@ -236,11 +248,104 @@ def test_a_copy_that_differs_is_weights_of_its_own(tmp_path):
     _, params = folder_of("t5", folder)
     other = np.ones((400, 16), np.float32)
     change_tensors(folder, lambda x: x.update({"lm_head.weight": other}))
+    refused(folder, "differs from shared.weight, and config.json scales the projection as if")
+    change_config(folder, tie_word_embeddings=False, scale_decoder_outputs=False)
     found = read_pretrained(folder)
     assert found.config.tied_embeddings is False
     assert_same(found.params, {**params, "projection": other.T})
     change_tensors(folder, lambda x: x.update({"decoder.embed_tokens.weight": other + 1}))
     refused(folder, "has more tensors .* decoder.embed_tokens.weight")
+
+
+def test_a_projection_of_its_own_stays_one(tmp_path):
+    folder_of("t5", tmp_path / "x")
+    other = np.ones((400, 16), np.float32)
+    change_tensors(tmp_path / "x", lambda x: x.update({"lm_head.weight": other}))
+    change_config(tmp_path / "x", tie_word_embeddings=False, scale_decoder_outputs=False)
+    found = read_pretrained(tmp_path / "x")
+    write_pretrained(tmp_path / "y", found.config, found.params, tokenizer())
+    assert_same(read_pretrained(tmp_path / "y").params, found.params)
+
+
+def test_a_headless_bert_is_known_by_its_tensors(tmp_path):
+    """Whatever its config says, or does not."""
+    folder = tmp_path / "x"
+    _, params = folder_of("bert", folder)
+
+    def behead(tensors):
+        for name in list(tensors):
+            value = tensors.pop(name)
+            if name.startswith("bert."):
+                tensors[name.removeprefix("bert.")] = value
+
+    change_tensors(folder, behead)
+    change_config(folder, architectures=None)
+    found = read_pretrained(folder)
+    assert not found.config.prediction_head
+    assert_same(found.params["encoder"], params["encoder"])
+
+
+def test_a_decoder_that_the_file_lacks_is_not_done_without(tmp_path):
+    folder_of("t5", tmp_path / "x")
+
+    def cut(tensors):
+        for name in list(tensors):
+            if name.startswith("decoder."):
+                del tensors[name]
+
+    change_tensors(tmp_path / "x", cut)
+    refused(tmp_path / "x", "lacks the decoder that config.json says")
+    change_config(tmp_path / "x", architectures=["T5EncoderModel"])
+    assert read_pretrained(tmp_path / "x").config.architecture == "encoder"
+
+
+def test_dropout_and_special_ids_are_read(tmp_path):
+    """As facebook/bart-base has them; null is a default."""
+    folder_of("bart", tmp_path / "x")
+    change_config(tmp_path / "x", dropout=0.25, scale_embedding=None, decoder_start_token_id=2)
+    (tmp_path / "x" / files.GENERATION).unlink()
+    found = read_pretrained(tmp_path / "x")
+    assert found.config.dropout_rate == 0.25
+    assert found.settings["decoder_start_token_id"] == 2
+
+
+def test_several_dtypes_are_the_widest_and_what_has_no_value_is_refused(tmp_path):
+    """transformers keeps some products of T5 in float32."""
+    folder, name = tmp_path / "x", "encoder.block.0.layer.1.DenseReluDense.wo.weight"
+    folder_of("t5", folder, dtype="float16")
+    large = np.full((16, 24), 3e5, np.float32)
+    change_tensors(folder, lambda x: x.update({name: large}))
+    found = read_pretrained(folder)
+    assert found.dtype == "float32"
+    assert float(found.params["encoder"]["layers"]["mlp"]["wo"][0, 0, 0]) == 3e5
+    with pytest.raises(UserError, match="mlp/wo has values that float16 has not"):
+        write_pretrained(tmp_path / "y", found.config, found.params, dtype="float16")
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_tokenizer_that_is_asked_for_must_be_there(tmp_path):
+    folder_of("t5", tmp_path / "x")
+    with pytest.raises(UserError, match=r"tokenizer '.*none.json' is not a file"):
+        read_pretrained(tmp_path / "x", tmp_path / "none.json")
+
+
+def test_of_one_file_and_several_the_one_is_read_as_there(tmp_path, monkeypatch):
+    folder_of("t5", tmp_path / "x")
+    monkeypatch.setattr(files, "SHARD_BYTES", 10_000)
+    write_pretrained(tmp_path / "y", *params_of("t5", 400)[::2])
+    for path in (tmp_path / "y").glob("model-*"):
+        path.rename(tmp_path / "x" / path.name)
+    (tmp_path / "y" / files.INDEX).rename(tmp_path / "x" / files.INDEX)
+    with files.Tensors(tmp_path / "x") as tensors:
+        assert {handle.metadata()["format"] for handle in tensors._by_name.values()} == {"pt"}
+        assert len({id(handle) for handle in tensors._by_name.values()}) == 1
+
+
+def test_the_working_directory_is_not_written_over(tmp_path, monkeypatch):
+    config, _, params = params_of("bert")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="another than the working directory"):
+        write_pretrained(".", config, params)
 
 
 def test_an_embedding_under_the_name_of_its_copy_alone(tmp_path):

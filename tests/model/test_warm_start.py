@@ -28,7 +28,8 @@ def made(architecture, **fields):
 @pytest.mark.parametrize("positions", ["relative", "learned", "rotary"])
 @pytest.mark.parametrize("architecture", ["encoder", "decoder"])
 def test_the_parameters_are_those_of_an_encoder_decoder(architecture, positions):
-    model, params = made(architecture, positions=positions, tied_embeddings=True)
+    idle = {"shared_embedding": False}  # where there is one stack it says nothing
+    model, params = made(architecture, positions=positions, tied_embeddings=True, **idle)
     config, grown = both_stacks(model.config, params)
     assert config.encoder_layers == config.decoder_layers == model.config.layers(architecture)
     assert config.architecture == "encoder_decoder"

@@ -24,7 +24,8 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def masked(tokenizer):
     model = encoder(vocab=tokenizer.vocab, width=32, layers=1)
-    return model, jax.tree.map(lambda x: 2 * x, model.init(jax.random.key(0)))
+    params = model.init(jax.random.key(0))
+    return model, {**params, "embedding": 0.1 * params["embedding"]}  # what is around counts
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def test_an_encoder_puts_its_likeliest_token_into_each_mask(tokenizer, masked):
     logits = model.apply(
         params, Example(encoder_input_tokens=ids, encoder_segment_ids=np.ones_like(ids))
     )
-    shares = np.asarray(jax.nn.softmax(logits[0, :, : tokenizer.vocab.size]))
+    logits = np.where(tokenizer.vocab.is_special, -np.inf, logits[0, :, : tokenizer.vocab.size])
+    shares = np.asarray(jax.nn.softmax(logits))
     places = np.flatnonzero(ids[0] == tokenizer.vocab.mask_id)
     for place, piece in zip(places, [pieces[1], pieces[3]], strict=True):
         best = np.argsort(-shares[place])[:3]
@@ -65,9 +67,36 @@ def test_what_a_tokenizer_puts_around_a_text_is_read_and_not_shown(tokenizer, ma
     """As [CLS] and [SEP] of an imported BERT."""
     framed = parse_tokenizer(tokenizer.to_json(ended=True), "framed")
     assert framed.encode("a", framed=True).tolist()[-1] == framed.vocab.eos_id
-    [with_end], [without] = (fill_blanks(*masked, t, [TEXT]) for t in (framed, tokenizer))
-    texts = [[piece.get("text") for piece in pieces] for pieces in (with_end, without)]
-    assert texts[0] == texts[1]
+    [pieces] = fill_blanks(*masked, framed, [TEXT], top_k=1)
+    [alone] = fill_blanks(*masked, tokenizer, [TEXT], top_k=1)
+    assert [piece.get("text") for piece in pieces] == [piece.get("text") for piece in alone]
+    shares = [[piece["choices"][0][1] for piece in p if "model" in piece] for p in (pieces, alone)]
+    assert np.abs(np.subtract(*shares)).min() > 1e-4  # the end of the text was there
+
+
+def test_no_mask_is_filled_with_a_special_token(tokenizer, masked):
+    """Not even by a model that would have nothing else."""
+    model, params = masked
+    favoured = params["projection"].at[:, tokenizer.vocab.eos_id].set(1e3)
+    [pieces] = fill_blanks(model, {**params, "projection": favoured}, tokenizer, [TEXT], top_k=400)
+    choices = pieces[1]["choices"]
+    assert len(choices) == len(tokenizer.vocab.ordinary_ids)
+    np.testing.assert_allclose(sum(share for _, share in choices), 1, rtol=1e-4)
+
+
+def test_a_text_may_be_as_long_as_the_positions(tokenizer):
+    model = encoder(
+        vocab=tokenizer.vocab, width=32, layers=1, positions="learned", max_positions=40
+    )
+    params = model.init(jax.random.key(0))
+    size = len(tokenizer.encode("a b"))
+    for more, fits in ((39 // size, True), (45 // size + 1, False)):
+        text = "a b" * more + "<mask>"
+        if fits:
+            assert fill_blanks(model, params, tokenizer, [text])
+        else:
+            with pytest.raises(UserError, match="tokens, the model positions for 40"):
+                fill_blanks(model, params, tokenizer, [text])
 
 
 def test_a_decoder_goes_on_where_a_text_ends(tokenizer, causal):
