@@ -41,6 +41,7 @@ def planned(experiment, devices: int = 8):
     return plan(experiment, vocab, cpu_devices(str(devices)))
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_step_on_a_mesh(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     file = tmp_path / "costs.json"
@@ -229,6 +230,7 @@ def test_how_much_too_much_in_the_compilers_own_words(said, excess):
         compiled._excess(RuntimeError("INTERNAL: something else"))
 
 
+@pytest.mark.slow
 def test_every_experiment_can_be_planned_for_a_mesh():
     load_experiments()
     for name in experiments.names():

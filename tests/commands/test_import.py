@@ -29,7 +29,9 @@ def refuse(capsys, message, *args):
     assert "Traceback" not in out + err
 
 
-@pytest.mark.parametrize("family", ["t5", "bart", "bert"])
+@pytest.mark.parametrize(
+    "family", ["t5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bart", "bert"))]
+)
 def test_a_model_comes_in_and_goes_out_with_the_same_bytes(family, elsewhere, capsys):
     folder_of(family, elsewhere / "small", dtype="bfloat16")
     out = said(capsys, "import", "small")
@@ -67,6 +69,7 @@ def test_an_imported_run_is_one_for_the_other_commands(elsewhere, capsys):
     refuse(capsys, "was made by another configuration", "train", "quickstart", "--run-dir", "here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert"])
 def test_both_stacks_start_from_one(family, elsewhere, capsys):
     folder_of(family, elsewhere / "small")
@@ -82,6 +85,7 @@ def test_both_stacks_start_from_one(family, elsewhere, capsys):
     }
 
 
+@pytest.mark.slow
 def test_an_imported_encoder_fills_masks(elsewhere, capsys):
     folder_of("bert", elsewhere / "small")
     said(capsys, "import", "small")

@@ -221,6 +221,7 @@ def test_what_is_no_program_is_refused():
         parse("func.func @main() {}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unroll", [1, 2])
 def test_a_compiled_gradient_has_the_products_of_the_traced_one(unroll):
     config = ModelConfig(**{**SHAPE, "decoder_layers": 2}, scan_unroll=unroll, remat="none")

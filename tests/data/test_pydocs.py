@@ -29,6 +29,7 @@ def test_no_text_comes_twice_and_none_is_short(documents):
     assert min(map(len, texts)) >= pydocs.MIN_CHARACTERS
 
 
+@pytest.mark.slow
 def test_no_held_out_document_is_half_known(documents):
     """16% of documents would be, were they split one by one."""
     texts = [text for _, text in documents]

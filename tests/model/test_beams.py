@@ -61,9 +61,16 @@ def all_of_them():
     return log_probabilities()
 
 
-@pytest.mark.parametrize("penalty", ["bart", "t5"])
-@pytest.mark.parametrize("length_penalty", [0.0, 0.6, 2.0])
-@pytest.mark.parametrize("beams", [3, 36])
+@pytest.mark.parametrize(
+    ("beams", "length_penalty", "penalty"),
+    [
+        (3, 2.0, "bart"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in itertools.product((3, 36), (0.0, 0.6, 2.0), ("bart", "t5"))
+        ),
+    ],
+)
 def test_it_finds_the_best_of_all_where_the_beams_hold_them(
     beams, length_penalty, penalty, all_of_them
 ):
@@ -98,6 +105,7 @@ def test_one_beam_is_greedy():
     np.testing.assert_array_equal(one[:, 0], best)
 
 
+@pytest.mark.slow
 def test_it_stops_when_nothing_can_get_better_and_pads():
     """A model that always ends: one token, whatever the length allows; the second beam is worse."""
     params = {**PARAMS, "projection": jnp.zeros_like(PARAMS["projection"])}

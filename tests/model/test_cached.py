@@ -73,7 +73,10 @@ def whole(name) -> tuple[Example, list[int]]:
     ), [n - 1 for n in LENGTHS]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("t5_1_0", "prefix_lm") else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+)
 def test_the_logits_are_those_of_all_positions_at_once(name):
     model, params, apply = made(name)
     with jax.enable_x64(True):
@@ -115,6 +118,7 @@ def draw(name, keys, **options):
     return np.asarray(drawn(keys, model, params, prompts(name), 8, IDS, **options))
 
 
+@pytest.mark.slow
 def test_a_row_is_drawn_by_its_own_key_alone():
     keys = jax.random.split(jax.random.key(0), 3)
     first = draw("t5_1_0", keys)
@@ -124,6 +128,7 @@ def test_a_row_is_drawn_by_its_own_key_alone():
     assert (first[1] != other[1]).any()
 
 
+@pytest.mark.slow
 def test_one_of_the_likeliest_is_greedy():
     model, params = in_float32("t5_1_0")
     best = jax.jit(greedy, static_argnums=(0, 3, 4))(model, params, prompts("t5_1_0"), 8, IDS)

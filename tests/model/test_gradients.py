@@ -156,6 +156,7 @@ def test_output_only_is_the_gradient_beside_a_context_that_ran_with_a_frozen_cop
             assert_gradients_agree(ours, full, 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -184,6 +185,7 @@ def test_two_streams_give_the_gradient_of_the_masked_keys(fields):
         assert_gradients_agree(apart, together, 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradients", ["full", "output_only"])
 def test_a_selection_may_be_filled_up_as_nonzero_does_it(gradients):
     """Repeated places, places past the end, and any order: the same loss, nothing lost or twice."""
@@ -206,6 +208,7 @@ def test_a_selection_may_be_filled_up_as_nonzero_does_it(gradients):
             assert all(len(set(row)) == 12 for row in np.asarray(other.places("decoder")).tolist())
 
 
+@pytest.mark.slow
 def test_nothing_selected_is_no_loss_and_no_error():
     with jax.enable_x64(True):
         model, batch = decoder(), turns()
@@ -218,6 +221,7 @@ def test_nothing_selected_is_no_loss_and_no_error():
         np.testing.assert_array_equal(none.unselected("decoder"), targets)
 
 
+@pytest.mark.slow
 def test_how_two_streams_are_computed_changes_nothing():
     """Layers computed again, and unrolled, with dropout."""
     fields = {"remat": "full", "scan_unroll": LAYERS}
@@ -315,6 +319,7 @@ def test_one_stack_of_an_encoder_decoder_is_trained_as_if_the_other_ran_with_a_c
         assert_gradients_agree(jax.tree.map(jnp.add, *both), full, 1e-10)
 
 
+@pytest.mark.slow
 def test_nothing_of_the_contexts_backward_pass_is_computed_or_stored():
     """Of 64 positions 13 are outputs: (1 + 2 · 0.2) / 3 of the work, counted by the compiler."""
     length, outputs = 64, 13

@@ -101,6 +101,7 @@ def test_how_it_is_computed_changes_neither_values_nor_gradients(fields, batch):
     assert_gradients_agree(ours, expected)
 
 
+@pytest.mark.slow
 def test_fewer_residuals_are_stored_with_remat(batch):
     """Remat must do something: the backward pass computes the products of the blocks again."""
     targets, weights = batch.targets("decoder")
@@ -141,6 +142,7 @@ def test_dropout_follows_the_examples_key_not_its_place(batch):
     assert not np.allclose(dropped, logits_of(model, params, batch), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_parameters_and_logits_in_float32(batch):
     model = make_model(compute_dtype="bfloat16")
     params = initial(model)

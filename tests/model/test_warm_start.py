@@ -25,7 +25,10 @@ def made(architecture, **fields):
     return model, model.init(jax.random.key(0))
 
 
-@pytest.mark.parametrize("positions", ["relative", "learned", "rotary"])
+@pytest.mark.parametrize(
+    "positions",
+    ["relative", *(pytest.param(name, marks=pytest.mark.slow) for name in ("learned", "rotary"))],
+)
 @pytest.mark.parametrize("architecture", ["encoder", "decoder"])
 def test_the_parameters_are_those_of_an_encoder_decoder(architecture, positions):
     idle = {"shared_embedding": False}  # where there is one stack it says nothing
@@ -41,6 +44,7 @@ def test_the_parameters_are_those_of_an_encoder_decoder(architecture, positions)
         jax.tree.map(np.testing.assert_array_equal, decoder[name], source["self_attention"])
 
 
+@pytest.mark.slow
 def test_the_encoder_computes_what_it_did():
     model, params = made("encoder")
     config, grown = both_stacks(model.config, params)
@@ -49,6 +53,7 @@ def test_the_encoder_computes_what_it_did():
     np.testing.assert_array_equal(Model(config, ROWS).encode(grown, example), before)
 
 
+@pytest.mark.slow
 def test_the_decoder_computes_what_it_did_where_nothing_comes_from_the_encoder():
     model, params = made("decoder")
     config, grown = both_stacks(model.config, params)

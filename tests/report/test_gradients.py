@@ -111,12 +111,14 @@ def test_one_stream_or_two_are_the_same_gradient(selection):
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), ours, theirs)
 
 
+@pytest.mark.slow
 def test_an_encoder_receives_everywhere_but_in_padding():
     flow = flow_of("masked_lm")
     expected = np.broadcast_to(np.arange(SIZE) < LENGTH, (len(flow.places), SIZE))
     assert_reaches(flow.positions["encoder"], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradients", ["full", "encoder", "decoder"])
 def test_a_stopped_stack_receives_nothing(gradients):
     """Its parameters do not; a stopped decoder still passes gradient on."""
@@ -269,6 +271,7 @@ def command(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_show_draws_the_gradients_of_a_fresh_model(command):
     text = ("--text", "the sum [red] of", "--tokenizer", "tokenizer.json")
     status, out, err = command("causal_prefix_lm", "--gradients", "output_only", *text)

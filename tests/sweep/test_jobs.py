@@ -98,6 +98,7 @@ def test_budgets_are_met_by_the_steps(config, budget):
     assert matched[1].experiment.training.steps == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "hidden"),
     [

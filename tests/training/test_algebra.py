@@ -208,6 +208,7 @@ def test_targets_that_the_selection_has_no_room_for_are_counted(case):
     assert kept.shape == (4, 2)
 
 
+@pytest.mark.slow
 def test_lost_targets_reach_the_metrics(vocab, make_rows):
     """An objective whose selection is too small says so in every step."""
 

@@ -68,6 +68,7 @@ def test_the_evaluation_does_not_depend_on_how_rows_are_packed(tiny):
             assert math.isclose(value, found[1][name][figure], rel_tol=1e-5), (name, figure)
 
 
+@pytest.mark.slow
 def test_the_evaluation_does_not_depend_on_how_rows_are_chunked(setup, rows, monkeypatch):
     tokenizer = setup.store.tokenizer
     params = setup.initial_state().params

@@ -271,6 +271,7 @@ def test_a_checkpoint_comes_to_the_first_device_whatever_wrote_it(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.slow
 def test_changing_one_field_leaves_every_other_stream_as_it_was(tiny):
     one = build(tiny)
     other = build(override(tiny, {"objective.noise_density": 0.3, "optimizer.learning_rate": 0.1}))

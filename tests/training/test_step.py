@@ -77,6 +77,7 @@ def test_normalisation_scales_the_gradient_alone(model, initial, objective, rows
     np.testing.assert_allclose(norms["constant"], norms["sum"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_metrics_by_module_are_the_norms_of_its_leaves(model, initial, objective, rows):
     tx = optax.sgd(0.5)
     state, metrics = jax.jit(make_step(objective, model, tx))(fresh(initial, tx), rows)
@@ -140,6 +141,7 @@ def test_the_loss_falls_on_one_batch(model, initial, objective, rows):
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_schedule_follows_the_steps_of_the_training(vocab, rows):
     """Half the training at one density, half at another."""
     schedule = ((0, 0.1), (0.5, 0.1), (0.5, 0.6), (1, 0.6))
