@@ -141,6 +141,7 @@ def with_copy():
         return value, expected, gradient(model, params, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [None, 12, 20])
 def test_output_only_is_the_gradient_beside_a_context_that_ran_with_a_frozen_copy(
     capacity, with_copy

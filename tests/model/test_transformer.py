@@ -132,6 +132,7 @@ def test_queries_start_small():
     np.testing.assert_allclose(ratio, 64**-0.5, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_dropout_follows_the_examples_key_not_its_place(batch):
     model = make_model(dropout_rate=0.5)
     params = initial(model)

@@ -80,6 +80,7 @@ def trained(flow: GradientFlow) -> dict[str, bool]:
     return {name: bool(layers.all()) for name, layers in reached.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["causal_lm", "causal_prefix_lm"])
 def test_a_decoder_receives_at_and_before_a_target_and_not_behind(name):
     flow, weights = flow_of(name), example_of(name).decoder_loss_weights

@@ -127,6 +127,7 @@ def read(batch):
     return np.asarray(batch.encoder_input_tokens)[0]
 
 
+@pytest.mark.slow
 def test_of_a_moved_middle_only_the_middle_is_asked_for(make_rows):
     rows, vocab = make_rows(4, 40), full_vocabulary()
     objective = configure("fill_in_the_middle", fim_rate=1.0, spm_rate=0.0).build(vocab)

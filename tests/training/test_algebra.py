@@ -136,6 +136,7 @@ def test_order_padding_and_packing_change_nothing(case):
     assert_same(of(params, packed(batch)), of(params, two))
 
 
+@pytest.mark.slow
 def test_a_label_of_weight_zero_changes_nothing_and_no_weights_give_nothing(case):
     params, batch, of, stack = case["params"], case["batch"], case["of"], case["model"].stack
     targets, weights = batch.targets(stack)

@@ -163,6 +163,7 @@ def test_loss_curves_agree_for_twenty_steps(model, vocab, make_rows):
     assert curves[0][-1] < curves[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["single", "pmap"])
 def test_a_whole_run_traces_the_step_once(name, model, vocab, make_rows):
     traces = []

@@ -74,6 +74,7 @@ def test_other_flags_of_a_membership_need_the_first(capsys):
     assert "--process need --processes" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_process_that_never_comes_is_named(tmp_path):
     place = f"localhost:{free_port()}"
     begin = time.monotonic()
