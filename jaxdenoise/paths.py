@@ -87,7 +87,7 @@ def version(path: Path) -> str:
         return f"{stat.st_size} bytes, {stat.st_mtime_ns} ns"
     try:
         changed = elsewhere(path).fs.modified(elsewhere(path).path)
-    except NotImplementedError:
+    except NotImplementedError:  # some file systems keep no times: the size has to do
         changed = "unknown"
     return f"{path.stat().st_size} bytes, {changed}"
 

@@ -93,7 +93,8 @@ class Tokenizer:
         """What stands behind each document of a token stream."""
         require(
             self.vocab.separator_id is not None,
-            f"the tokenizer has no {SEPARATOR}, which stands between documents; read its file anew",
+            f"the tokenizer has no {SEPARATOR} to stand between documents, as an imported one may; "
+            "give its file as --data.tokenizer, where it is added, and train --init-from the run",
         )
         return cast(int, self.vocab.separator_id)
 

@@ -39,14 +39,10 @@ def run(args: Sequence[str]) -> int:
     directory, _, experiment = open_run(args[0])
 
     from jaxdenoise.huggingface.pretrained import family_of, write_pretrained
-    from jaxdenoise.model.model import build_model
-    from jaxdenoise.tokenizer import read_tokenizer
-    from jaxdenoise.training.weights import origin, restore_params
+    from jaxdenoise.training.weights import origin, restore_model
 
     family = family_of(experiment.model)
-    tokenizer = read_tokenizer(directory.tokenizer, separator=False)
-    model = build_model(experiment.model, tokenizer.vocab)
-    params = restore_params(directory, experiment, model)
+    _, params, tokenizer = restore_model(directory, experiment)
     about = origin(directory) or {}
     dtype = dtype or about.get("dtype", "float32")
     settings = about.get("settings")

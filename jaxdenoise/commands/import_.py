@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from jaxdenoise.arrays import Params
     from jaxdenoise.tokenizer import Tokenizer
 
+    Found = tuple[ModelConfig, Params, Tokenizer, dict[str, Any]]
+
 USAGE = """usage: jaxdenoise import DIR [--run-dir RUN] [--as encoder-decoder]
 
 Reads a T5, a BART or a BERT from a folder of Hugging Face's transformers (config.json, safetensors,
-tokenizer.json) and makes a run of it, which the other commands take: infill, show, export.
+tokenizer.json) and makes a run of it, for infill, export and train --init-from.
 
   --run-dir RUN          where the run goes (default: runs/ and the folder's name)
   --tokenizer FILE       a tokenizer.json, where the folder has none
@@ -30,8 +32,6 @@ tokenizer.json) and makes a run of it, which the other commands take: infill, sh
                          then be a run too
 """
 AS = "encoder-decoder"
-OBJECTIVES = {"t5": "span_corruption", "bart": "bart", "bert": "masked_lm"}
-"""What a family was trained with, as the run's config has it."""
 
 
 def run(args: Sequence[str]) -> int:
@@ -51,8 +51,12 @@ def run(args: Sequence[str]) -> int:
     from jaxdenoise.training.weights import check_free, write_imported
 
     check_free(place)
-    found = (_of_run if _is_run(source) else _of_folder)(source, kind, tokenizer_file)
-    config, params, tokenizer, about = found
+    if _is_run(source):
+        require(kind is not None, f"'{source}' is a run already; --as {AS} makes another of it")
+        require(tokenizer_file is None, f"'{source}' has a tokenizer; leave --tokenizer out")
+        config, params, tokenizer, about = _of_run(source)
+    else:
+        config, params, tokenizer, about = _of_folder(source, tokenizer_file)
     if kind:
         from jaxdenoise.model.warm_start import both_stacks
 
@@ -78,12 +82,9 @@ def _is_run(source: Path) -> bool:
     return True
 
 
-def _of_folder(
-    source: Path, kind: str | None, tokenizer_file: str | None
-) -> tuple[ModelConfig, Params, Tokenizer, dict[str, Any]]:
+def _of_folder(source: Path, tokenizer_file: str | None) -> Found:
     from jaxdenoise.huggingface.pretrained import read_pretrained
 
-    del kind
     found = read_pretrained(source, tokenizer_file)
     if found.tokenizer is None:
         raise UserError(
@@ -96,27 +97,19 @@ def _of_folder(
     return found.config, found.params, found.tokenizer, about
 
 
-def _of_run(
-    source: Path, kind: str | None, tokenizer_file: str | None
-) -> tuple[ModelConfig, Params, Tokenizer, dict[str, Any]]:
-    from jaxdenoise.model.model import build_model
-    from jaxdenoise.tokenizer import read_tokenizer
-    from jaxdenoise.training.weights import restore_params
+def _of_run(source: Path) -> Found:
+    from jaxdenoise.training.weights import restore_model
 
-    require(kind is not None, f"'{source}' is a run already; --as {AS} makes another model of it")
-    require(tokenizer_file is None, f"'{source}' has a tokenizer; leave --tokenizer out")
     opened, name, experiment = open_run(source)
-    tokenizer = read_tokenizer(opened.tokenizer, separator=False)
-    model = build_model(experiment.model, tokenizer.vocab)
-    params = restore_params(opened, experiment, model)
+    _, params, tokenizer = restore_model(opened, experiment)
     return experiment.model, params, tokenizer, {"run": name}
 
 
 def _objective(config: ModelConfig, about: dict[str, Any]) -> str:
-    family = about.get("family")
+    """What such models are trained with, for the run's config."""
     if config.architecture == "encoder":
         return "masked_lm"
-    return OBJECTIVES[family] if family in ("t5", "bart") else "span_corruption"
+    return "bart" if about.get("family") == "bart" else "span_corruption"
 
 
 def _say(config: ModelConfig, params: Params, tokenizer: Tokenizer, about: dict[str, Any]) -> None:

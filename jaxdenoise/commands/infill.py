@@ -33,14 +33,10 @@ def run(args: Sequence[str]) -> int:
     refuse_others(flags, "infill", ["text", "top-k", "module"])
     require(bool(texts), 'give a text with blanks: --text "Return the <mask> of the array."')
 
-    from jaxdenoise.model.model import build_model
-    from jaxdenoise.tokenizer import read_tokenizer
     from jaxdenoise.training.blanks import fill_blanks
-    from jaxdenoise.training.weights import restore_params
+    from jaxdenoise.training.weights import restore_model
 
-    tokenizer = read_tokenizer(directory.tokenizer, separator=False)
-    model = build_model(experiment.model, tokenizer.vocab)
-    params = restore_params(directory, experiment, model)
+    model, params, tokenizer = restore_model(directory, experiment)
     console = make_console()
     for pieces in fill_blanks(model, params, tokenizer, texts, top_k=top_k):
         print_pieces(pieces, console)

@@ -134,7 +134,7 @@ def started_from(experiment: Experiment, address: str) -> Experiment:
     """
     source, _, other = open_run(address)
     kept = {field: getattr(experiment.model, field) for field in NOT_SHAPE}
-    # A corpus may need an id more than the other run had; `weights` adds its row.
+    # A corpus may need an id more than the other run had; `weights` makes room for it.
     model = dataclasses.replace(other.model, **kept, embedding_rows=None)
     return dataclasses.replace(
         experiment,

@@ -150,7 +150,7 @@ def load_tokenizer(source: str | Path, **fields: Any) -> Tokenizer:
     """
     path = as_path(source)
     if path.is_dir():
-        return read_tokenizer(path / "tokenizer.json")
+        return read_tokenizer(path / "tokenizer.json", separator=False)
     if path.is_file():
         return read_tokenizer(path)
     return prepare(DataConfig(corpus=str(source), **fields)).tokenizer

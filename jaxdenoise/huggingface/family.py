@@ -59,6 +59,7 @@ class Family:
       prefix: of what a headless model has, in the others.
       spelling: patterns of older names and what is written today.
       copies: tensors that repeat another one, by name, and which.
+      repeated: those of them that are written all the same.
       unused: patterns of tensors that our models have no use for.
     """
 
@@ -72,6 +73,7 @@ class Family:
     prefix: str = ""
     spelling: Sequence[tuple[str, str]] = ()
     copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    repeated: Callable[[ModelConfig], list[Place]] = lambda _: []
     unused: Sequence[str] = ()
 
     def spelled(self, names: Collection[str]) -> dict[str, str]:
@@ -120,21 +122,18 @@ class Family:
 
 def _checked(name: str, value: Any, default: Any) -> Any:
     """A field of a config.json, of the kind that its default is; null is the default."""
-    if value is None or default is None:
-        value, default = (default if value is None else value), (1 if default is None else default)
     if value is None:
-        return None
+        return default
+    kind = int if default is None else type(default)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    fits = {
-        bool: isinstance(value, bool),
-        int: number and value == int(value) and value > 0,
-        float: number and value >= 0,
-        str: isinstance(value, str),
-    }[type(default)]
-    more = " above 0" if type(default) is int else ""
-    require(fits, f"config.json: {name} is {value!r}; it must be {kinds[type(default)]}{more}")
-    return int(value) if type(default) is int else value
+    fits, wanted = {
+        bool: (isinstance(value, bool), "true or false"),
+        int: (number and float(value).is_integer() and value > 0, "a whole number above 0"),
+        float: (number and 0 <= value < float("inf"), "a number, at least 0"),
+        str: (isinstance(value, str), "a text"),
+    }[kind]
+    require(fits, f"config.json: {name} is {value!r}; it must be {wanted}")
+    return kind(value)
 
 
 def effective(config: ModelConfig) -> Plain:

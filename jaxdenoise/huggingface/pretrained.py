@@ -203,16 +203,13 @@ def to_tensors(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The tensors of a model under their names, one after another; gradients as well."""
     headless = family.class_of(config) == family.headless
-    for place in family.places(config):
+    for place in [*family.places(config), *family.repeated(config)]:
         value = _cast(np.asarray(_at(params, place.path)), dtype, place.path)
         layers = enumerate(value) if "{}" in place.name else [(0, value)]
         for number, one in layers:
             name = place.name.format(number)
             name = name.removeprefix(family.prefix) if headless else name
             yield name, np.ascontiguousarray(_theirs(one, place.form))
-    if family is T5 and config.tied_embeddings and not config.scaled_projection:
-        # Before version 5 transformers reads "not scaled" as "not tied", and wants a projection.
-        yield "lm_head.weight", _cast(np.asarray(params["embedding"]), dtype, "embedding")
 
 
 def _cast(value: np.ndarray, dtype: str, path: str) -> np.ndarray:

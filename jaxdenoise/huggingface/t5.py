@@ -130,6 +130,12 @@ def _stack(stack: str, config: ModelConfig) -> list[Place]:
     return found
 
 
+def repeated(config: ModelConfig) -> list[Place]:
+    """Before version 5 transformers reads "not scaled" as "not tied", and wants a projection."""
+    unscaled = config.tied_embeddings and not config.scaled_projection
+    return [Place(PROJECTION, "embedding")] if unscaled else []
+
+
 def class_of(config: ModelConfig) -> str:
     """The encoder alone has no projection there."""
     both = config.architecture == "encoder_decoder"
@@ -143,6 +149,7 @@ T5 = Family(
     write=write,
     places=places,
     class_of=class_of,
+    repeated=repeated,
     copies={
         "encoder.embed_tokens.weight": EMBEDDING,
         "decoder.embed_tokens.weight": EMBEDDING,

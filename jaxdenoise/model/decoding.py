@@ -47,7 +47,7 @@ def greedy(
       model: an encoder-decoder, or a decoder alone.
       params: of the model.
       batch: the encoder's side of an `Example`; for a decoder alone its inputs, which are gone on
-        with: one document a row, padding behind.
+        with: one document of at least a token in each row, padding behind.
       length: S, tokens to generate at most.
       vocab: for padding and EOS.
 

@@ -94,6 +94,17 @@ def restore_params(run: RunDirectory, experiment: Experiment, model: Model) -> P
         checkpoints.close()
 
 
+def restore_model(run: RunDirectory, experiment: Experiment) -> tuple[Model, Params, Tokenizer]:
+    """A run's model, its newest parameters, and its tokenizer as its file has it.
+
+    Raises:
+      UserError: the run has no checkpoint yet.
+    """
+    tokenizer = read_tokenizer(run.tokenizer, separator=False)
+    model = build_model(experiment.model, tokenizer.vocab)
+    return model, restore_params(run, experiment, model), tokenizer
+
+
 def initial_state(setup: Setup) -> TrainState:
     """The state that a run begins with: fresh, or from the parameters of `training.init_from`.
 
@@ -104,12 +115,10 @@ def initial_state(setup: Setup) -> TrainState:
     if address is None:
         return setup.initial_state()
     source, _, experiment = open_run(address)
-    tokenizer = read_tokenizer(source.tokenizer, separator=False)
+    _, params, tokenizer = restore_model(source, experiment)
     _check_ids(tokenizer, setup.store.tokenizer, address)
-    model = build_model(experiment.model, tokenizer.vocab)
     layout = setup.layout()
-    params = jax.device_get(restore_params(source, experiment, model))
-    params = fitted(params, layout.params, tokenizer.vocab.size, address)
+    params = fitted(jax.device_get(params), layout.params, tokenizer.vocab.size, address)
     placed = jax.tree.map(_place, params, layout.params)
 
     def begin(params: Params) -> TrainState:
@@ -121,7 +130,10 @@ def initial_state(setup: Setup) -> TrainState:
 
 
 def fitted(params: Params, shapes: Params, ids: int, address: str) -> Params:
-    """The parameters with as many rows for ids as `shapes` has; new rows are the mean of the known.
+    """The parameters with as many rows for ids as `shapes` has.
+
+    Where these are as many as the run had, they stay as they are, those of no id too. Else the rows
+    of its ids are kept, and all others are their mean.
 
     Args:
       params: of a run, NumPy arrays.

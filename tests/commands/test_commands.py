@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -199,8 +200,9 @@ def test_an_objective_of_a_few_lines_is_listed_shown_trained_and_used_again(comm
     _, shown = command("show", "late_words", *mine, *text)
     assert shown.count("<mask>") >= 3
     assert command("report", str(run))[0] == 0
+    _, filled = command("infill", str(run), "--module", "mine", "--text", "a <mask>")
+    assert re.fullmatch(r"a \[.*\]", filled.strip())
     assert main(["show", "late_words", *mine, "--objective.begin", "1"]) == 2
-    assert main(["infill", str(run), "--module", "mine", "--text", "a <mask>"]) == 2
 
 
 @pytest.mark.slow

@@ -162,6 +162,7 @@ def refused(folder, message):
             "encoder_attention_heads is 0; it must be a whole",
         ),
         ("t5", {"d_model": "16"}, "d_model is '16'; it must be a whole number above 0"),
+        ("t5", {"d_ff": float("inf")}, "d_ff is inf; it must be a whole number above 0"),
         ("t5", {"num_heads": 2.5}, "num_heads is 2.5; it must be a whole number"),
         ("t5", {"layer_norm_epsilon": "1e-6"}, "layer_norm_epsilon is '1e-6'; it must be a number"),
         ("t5", {"tie_word_embeddings": 1}, "tie_word_embeddings is 1; it must be true or false"),

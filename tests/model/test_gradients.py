@@ -12,6 +12,7 @@ from jaxdenoise.corruption.examples import select
 from jaxdenoise.errors import UserError
 from jaxdenoise.losses import projected_terms
 from jaxdenoise.model.model import Model
+from jaxdenoise.model.transformer import Transformer
 from jaxdenoise.training.step import corrupt
 from tests.model.test_transformer import assert_gradients_agree, spread
 
@@ -304,10 +305,15 @@ def test_one_stack_of_an_encoder_decoder_is_trained_as_if_the_other_ran_with_a_c
             jd.span_corruption(vocab=vocab), make_rows(3, 30)
         )
         targets, weights = batch.targets("decoder")
+        transformer = Transformer(config, vocab_size=1024)
+
+        def decode(params, example, encoded):
+            return transformer.apply({"params": params}, example, encoded, method="decode")
 
         def total(in_encoder, in_decoder):
-            logits = model.decode(in_decoder, model.encode(in_encoder, batch), batch)
-            return jd.loss_terms(logits, targets, weights).loss
+            encoded = model.encode(in_encoder, batch)
+            hidden = jax.vmap(functools.partial(decode, in_decoder))(batch, encoded)
+            return jd.loss_terms(model.projection(in_decoder)(hidden), targets, weights).loss
 
         both = jax.jit(jax.grad(total, argnums=(0, 1)))(params, params)
         for gradients, expected in zip(("encoder", "decoder"), both, strict=True):

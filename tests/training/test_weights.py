@@ -115,6 +115,8 @@ def test_parameters_that_do_not_fit_are_named():
 def test_an_imported_model_is_trained_on(kind, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder_of(kind, tmp_path / "small")
+    file = tmp_path / "small" / "tokenizer.json"
+    file.write_text(file.read_text("utf-8").replace("<doc>", "<other>"), "utf-8")
     assert main(["import", "small"]) == 0
     args = ["train", "ablation_smoke", "--init-from", "runs/small", "--run-dir", "on"]
     args += ["--training.steps", "4", "--training.evaluate-every", "4", "--data.raw-length", "24"]
@@ -125,5 +127,6 @@ def test_an_imported_model_is_trained_on(kind, tmp_path, monkeypatch, capsys):
     assert experiment.model.tied_embeddings
     tokenizer = build(experiment).store.tokenizer
     model = build_model(experiment.model, tokenizer.vocab)
-    assert model.vocab_size == 512  # 400 ids, filled up
+    assert tokenizer.vocab.size == 401  # the separator has come to it
+    assert model.vocab_size == 512
     assert restore_params(directory, experiment, model)["embedding"].shape[0] == 512
