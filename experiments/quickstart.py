@@ -4,7 +4,12 @@
 technical English, 4 million tokens of a 1,128-id BPE. What a model of it has learnt is given as the
 share of the gap closed between a unigram (0%) and an interpolated bigram (100%), both fitted on the
 training documents and asked for the same held-out tokens.
+
+`pydocs_names` and `pydocs_modules` are pairs made of it, to fine-tune on. Held-out pairs are of the
+documents that `pydocs` holds out, so that no pre-training on it has seen them.
 """
+
+import dataclasses
 
 from jaxdenoise.config import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from jaxdenoise.experiment import Experiment, experiment
@@ -65,4 +70,43 @@ def pydocs_small() -> Experiment:
             name="muon", learning_rate=6e-3, embedding_rate=4e-3, warmup_steps=200, b1=0.95
         ),
         training=TrainingConfig(steps=3000, batch_size=32, evaluate_every=500),
+    )
+
+
+@experiment
+def pydocs_names() -> Experiment:
+    """What a docstring says of a function, and the function's name to find.
+
+    Source    Allamanis et al. 2016, "A convolutional attention network for extreme summarization
+              of source code": names as short summaries, scored by their words.
+    Expected  see configs/README.md, fine_tuning.
+    Cost      1,000 steps of 64 pairs, up to 96 tokens; about three minutes on two cores.
+    Command   jaxdenoise train pydocs_names --init-from runs/quickstart
+    """
+    return _on_pairs("pydocs_names", longest_target=24)
+
+
+@experiment
+def pydocs_modules() -> Experiment:
+    """A docstring, and the module to find of which it is: one of nearly 600.
+
+    Source    Raffel et al. 2020, section 2.4: classes as texts.
+    Expected  see configs/README.md, fine_tuning.
+    Cost      1,000 steps of 64 pairs, up to 96 tokens; about three minutes on two cores.
+    Command   jaxdenoise train pydocs_modules --init-from runs/quickstart
+    """
+    return _on_pairs("pydocs_modules", longest_target=24)
+
+
+def _on_pairs(corpus: str, longest_target: int) -> Experiment:
+    """The quickstart's model and tokenizer on pairs."""
+    base = quickstart()
+    return dataclasses.replace(
+        base,
+        data=dataclasses.replace(base.data, corpus=corpus, pairs=True, raw_length=96),
+        objective=configure("text_to_text", longest_target=longest_target),
+        optimizer=OptimizerConfig(
+            name="muon", learning_rate=3e-3, embedding_rate=2e-3, warmup_steps=50, b1=0.95
+        ),
+        training=TrainingConfig(steps=1000, batch_size=64, evaluate_every=200, evaluation_rows=512),
     )

@@ -60,6 +60,7 @@ from .objectives.lm import causal_lm as causal_lm
 from .objectives.lm import causal_prefix_lm as causal_prefix_lm
 from .objectives.lm import fill_in_the_middle as fill_in_the_middle
 from .objectives.lm import subsequence as subsequence
+from .objectives.lm import text_to_text as text_to_text
 from .objectives.mass import mass as mass
 from .objectives.plain import identity as identity
 from .objectives.registry import Objective as Objective

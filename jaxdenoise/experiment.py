@@ -28,7 +28,7 @@ from jaxdenoise.config import (
     check_gradients,
 )
 from jaxdenoise.errors import UserError, require
-from jaxdenoise.objectives import ObjectiveConfig, configure
+from jaxdenoise.objectives import ObjectiveConfig, configure, objectives
 from jaxdenoise.presets import shaped_as
 from jaxdenoise.registry import Registry
 
@@ -60,10 +60,25 @@ class Experiment:
     def __post_init__(self):
         require(0 <= self.seed < 2**32, f"seed is {self.seed}; it must be in [0, 2^32)")
         check_gradients(self.model.architecture, self.training.gradients)
+        self._check_pairs()
         trained = self.data.tokenizer is None  # another tokenizer's sentinels are counted later
         # Pieces of packed rows are as long as the objective allows.
         raw_length = None if self.data.packing else self.data.raw_length
         self.objective.check(raw_length, self.data.sentinels if trained else None)
+
+    def _check_pairs(self) -> None:
+        name, pairs = self.objective.name, self.objective.recipe.pairs
+        require(
+            self.data.pairs or pairs != "only",
+            f"the objective {name} reads pairs; set data.pairs, and give pairs as data.corpus or "
+            "data.files",
+        )
+        able = [n for n in objectives.names() if objectives[n].pairs != "never"]
+        require(
+            not self.data.pairs or pairs != "never",
+            f"data.pairs is set, and the objective {name} reads no pairs; choose "
+            + " or ".join(able),
+        )
 
 
 experiments: Registry[Callable[[], Experiment]] = Registry("experiment")

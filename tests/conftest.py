@@ -1,6 +1,7 @@
 """Eight CPU devices, quick compilation, and small things to train on."""
 
 import gc
+import json
 import os
 from importlib.metadata import version
 
@@ -94,6 +95,20 @@ def corpus(tmp_path_factory):
     ]
     path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
     path.write_text("\n\n".join(lines), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    """A small .jsonl file of 300 pairs: what is said of a function, and its name."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(300):
+        what, how = rng.choice(["array", "matrix", "vector"]), rng.choice(["sort", "sum", "copy"])
+        source = f"Give the {what} number {number} after a {how} along axis {rng.integers(9)}."
+        lines.append(json.dumps({"source": source, "target": f"{how}_{what}"}))
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    path.write_text("\n".join(lines), "utf-8")
     return path
 
 

@@ -332,14 +332,14 @@ def test_a_local_experiments_package_and_a_module_are_found(tmp_path, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_every_experiment_is_built_and_stepped_once(name, corpus):
+def test_every_experiment_is_built_and_stepped_once(name, corpus, pairs):
     """In its own shapes, on one row of its own length; traced alone where memory is too small."""
     from jaxdenoise.training.setup import build
 
     small = {
         "training.batch_size": 1,
         "training.backend": "single",
-        "data.files": [str(corpus)],
+        "data.files": [str(pairs if experiments[name]().data.pairs else corpus)],
         "data.held_out": 0.2,
     }
     setup = build(override(experiments[name](), small))

@@ -50,7 +50,7 @@ PLAIN = {
     "prefix_lm identity",
     bart: "text_infilling token_deletion sentence_permutation document_rotation bart",
     bert: "masked_lm masked_next_token",
-    lm: "causal_lm causal_prefix_lm fill_in_the_middle mass subsequence",
+    lm: "causal_lm causal_prefix_lm fill_in_the_middle mass subsequence text_to_text",
     diffusion: "masked_diffusion any_order block_diffusion canvas",
     ul2: "ul2 ul2r",
 }
@@ -68,6 +68,7 @@ OBJECTIVES = [
     (bert, "masked_lm", {"prediction_density": 0.4}),
     (bert, "masked_lm", {"prediction_density": 0.05}),
     (lm, "subsequence", {"context_length": 5, "bidirectional_context": True}),
+    (lm, "text_to_text", {"longest_target": 4}),
     (diffusion, "masked_diffusion", {"schedule": "cosine", "time": "bell"}),
     (diffusion, "masked_diffusion", {"form": "llada", "weighting": "plain"}),
     (diffusion, "block_diffusion", {"block_length": 3}),
@@ -333,6 +334,16 @@ def test_subsequence():
     assert result["sees"].sum(axis=1).tolist() == [3, 3, 3, 4, 5]
     assert lm.subsequence(TEXT, {}, VOCAB)["count"] == 6
     assert lm.subsequence(TEXT, {}, VOCAB, context_length=9)["count"] == 0
+
+
+def test_text_to_text():
+    pair = np.array([10, 11, SEPARATOR, 12, 13, VOCAB.eos_id])
+    result = lm.text_to_text(pair, {}, VOCAB)
+    assert result["encoder_inputs"] == [10, 11, VOCAB.eos_id]
+    assert result["decoder_targets"] == [12, 13, VOCAB.eos_id]
+    assert lm.text_to_text(pair[:5], {}, VOCAB) == result
+    assert lm.text_to_text(pair, {}, VOCAB, longest_target=1)["count"] == 2
+    assert lm.text_to_text(pair[:3], {}, VOCAB)["count"] == 0
 
 
 def test_times_and_weights():

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxdenoise.training.scoring import MEASURES
+
 
 def print_results(results: Mapping[str, Any], console: Console) -> None:
     """Prints sentences, the table of losses, and how the time was spent."""
@@ -18,6 +20,8 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
         print_pieces(pieces, console, title=f"{number}")
     console.print()
     console.print(_table(results))
+    if "scores" in results:
+        console.print(scores_table(results["scores"]))
     held_out = results["held_out"]
     console.print(
         f"{results['gap_closed']:.1%} of the gap from unigram to bigram closed, on text targets"
@@ -61,6 +65,17 @@ def print_choices(pieces: list[dict[str, Any]], console: Console) -> None:
         for text, share in choices:
             line.append(f" {text.replace(chr(10), '⏎')!r}", "cyan").append(f" {share:.1%}")
         console.print(line)
+
+
+def scores_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
+    """How well held-out sources are answered, by the baselines and by the model."""
+    table = Table(title="held-out pairs", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for title in MEASURES.values():
+        table.add_column(title, justify="right")
+    for name, row in scores.items():
+        table.add_row(name, *(f"{row[measure]:.1%}" for measure in MEASURES))
+    return table
 
 
 def _table(results: Mapping[str, Any]) -> Table:

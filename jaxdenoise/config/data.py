@@ -70,6 +70,8 @@ class DataConfig:
         share of the rows, in every block of rows exactly. Each has epochs of its own.
       field: the text's field in records.
       documents: what a document is in a .txt file; paragraphs are parted by blank lines.
+      pairs: records are pairs of a source and a target (`source` and `target`, or `prompt` and
+        `completion`, in .jsonl files), to fine-tune on; each is a row. Not packed.
       bad_records: refuse a corpus with records that cannot be read, or skip and count them.
       held_out: share of the documents kept for evaluation, chosen by hash.
       train_tokens: train on so many tokens of the rest, again and again: whole rows (documents,
@@ -94,6 +96,7 @@ class DataConfig:
     mixture: tuple[tuple[str, float], ...] = ()
     field: str = "text"
     documents: Literal["paragraph", "line", "file"] = "paragraph"
+    pairs: bool = False
     bad_records: Literal["refuse", "skip"] = "refuse"
     held_out: float = 0.05
     train_tokens: int | None = None
@@ -111,6 +114,12 @@ class DataConfig:
         positive("data", self, "vocabulary_size", "raw_length", "pieces", "workers")
         self._check_mixture()
         self._check_train_tokens()
+        for name in ("packing", "mixture", "train_tokens") if self.pairs else ():
+            require(
+                not getattr(self, name),
+                f"data.{name} is {getattr(self, name)}, and data.pairs is set, whose rows have a "
+                "pair each; leave one of the two out",
+            )
         for name in ("encoder_length", "decoder_length"):
             length = getattr(self, name)
             require(

@@ -27,6 +27,7 @@ from rich.progress import track
 
 from jaxdenoise.config import DataConfig
 from jaxdenoise.data.corpora import Corpus, Part
+from jaxdenoise.data.pairs import Pair
 from jaxdenoise.data.shards import COUNTS, SPLITS, SplitName, read_header, shard_name, write_shard
 from jaxdenoise.data.split import held_out_mask, is_held_out
 from jaxdenoise.errors import UserError, require
@@ -179,7 +180,13 @@ def build(
         with console.status(f"the tokenizer of {name}"):
             write_whole(file, make_tokenizer().to_json().encode())
     shards = [
-        Shard(path=place / shard_name(number), part=part, sides=side, skips=divided.skips)
+        Shard(
+            path=place / shard_name(number),
+            part=part,
+            sides=side,
+            skips=divided.skips,
+            pairs=divided.corpus.pairs,
+        )
         for number, (part, side) in enumerate(zip(divided.parts, sides, strict=True))
     ]
     headers = [shard.header() for shard in shards]
@@ -224,12 +231,14 @@ class Shard:
       part: what is in it.
       sides: of each of its documents, or the share that is held out.
       skips: whether records that cannot be read are skipped.
+      pairs: whether the pairs among them are written, and nothing else.
     """
 
     path: Path
     part: Part
     sides: np.ndarray | float
     skips: bool
+    pairs: bool = False
 
     def header(self) -> dict[str, Any] | None:
         """That of the file, if it is there and was made of the same part."""
@@ -248,18 +257,39 @@ class Shard:
             bad.append(str(error).split(";")[0])
 
         dtype = "<u2" if tokenizer.vocab.size <= 1 << 16 else "<u4"
-        ending = np.array([tokenizer.separator_id])
+        encode = _encode_pairs if self.pairs else _encode_texts
         documents: dict[SplitName, list[np.ndarray]] = {split: [] for split in SPLITS}
         sizes: dict[SplitName, int] = dict.fromkeys(SPLITS, 0)
         for chunk in _chunks(_with_sides(self.part.read(on_bad), self.sides)):
-            encoded = tokenizer.encode_batch([text for text, _ in chunk])
-            for (text, out), ids in zip(chunk, encoded, strict=True):
+            for out, size, ids in encode(tokenizer, chunk):
                 split = SPLITS[int(out)]
-                documents[split].append(np.append(ids, ending).astype(dtype))
-                sizes[split] += _bytes(text)
+                documents[split].append(ids.astype(dtype))
+                sizes[split] += size
         more = {"bad_records": bad, "part": str(self.part)}
         write_shard(self.path, documents, sizes, dtype, more)
         return read_header(self.path)
+
+
+_Encoded = Iterator[tuple[bool, int, np.ndarray]]
+"""Of each document whether it is held out, its bytes, and its tokens."""
+
+
+def _encode_texts(tokenizer: Tokenizer, chunk: list[tuple[str, bool]]) -> _Encoded:
+    """Texts with a separator behind."""
+    encoded = tokenizer.encode_batch([text for text, _ in chunk])
+    for (text, out), ids in zip(chunk, encoded, strict=True):
+        yield out, _bytes(text), np.append(ids, tokenizer.separator_id)
+
+
+def _encode_pairs(tokenizer: Tokenizer, chunk: list[tuple[str, bool]]) -> _Encoded:
+    """Sources and targets with a separator between and EOS behind; other documents are left out."""
+    between, end = [tokenizer.separator_id], [tokenizer.vocab.eos_id]
+    pairs = [(text, out) for text, out in chunk if isinstance(text, Pair)]
+    sources = tokenizer.encode_batch([pair.source for pair, _ in pairs])
+    targets = tokenizer.encode_batch([pair.target for pair, _ in pairs])
+    for (pair, out), source, target in zip(pairs, sources, targets, strict=True):
+        size = _bytes(pair.source) + _bytes(pair.target)
+        yield out, size, np.concatenate([source, between, target, end])
 
 
 def _with_sides(texts: Iterator[str], sides: np.ndarray | float) -> Iterator[tuple[str, bool]]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from jaxdenoise.config import DataConfig
 from jaxdenoise.data import files, huggingface, pydocs
+from jaxdenoise.data.pairs import check_pairs
 from jaxdenoise.data.records import OnBad
 from jaxdenoise.registry import Registry
 
@@ -46,6 +47,8 @@ class Corpus:
       documents: yields (name, text); of a small corpus, which is one part.
       cut: of a larger one, gives its parts, which depend on nothing but the content.
       size: bytes of its files; 0 for what is small.
+      pairs: whether it is of `Pair`s. Documents without one are looked at where a corpus is split,
+        so that pairs are held out where their documents are, and then left out.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Corpus:
     documents: Callable[[], Iterable[tuple[str, str]]] = tuple
     cut: Callable[[], Sequence[Part]] | None = None
     size: int = 0
+    pairs: bool = False
 
     def parts(self) -> Sequence[Part]:
         """The corpus in parts, which workers share."""
@@ -67,7 +71,24 @@ def _pydocs() -> Corpus:
     return Corpus(name="pydocs", fingerprint=pydocs.fingerprint(), documents=pydocs.documents)
 
 
+def _pydocs_names() -> Corpus:
+    """Pairs: what a docstring says of a function without its name, and that name."""
+    return _pairs_of_pydocs("pydocs_names", pydocs.names)
+
+
+def _pydocs_modules() -> Corpus:
+    """Pairs: a docstring, and the module of which it is."""
+    return _pairs_of_pydocs("pydocs_modules", pydocs.modules)
+
+
+def _pairs_of_pydocs(name: str, documents: Callable[[], Iterable[tuple[str, str]]]) -> Corpus:
+    identity = {**pydocs.fingerprint(), "pairs": name, "of pairs": pydocs.PAIRS_VERSION}
+    return Corpus(name=name, fingerprint=identity, documents=documents, pairs=True)
+
+
 corpora.add("pydocs", _pydocs)
+corpora.add("pydocs_names", _pydocs_names)
+corpora.add("pydocs_modules", _pydocs_modules)
 
 
 def open_corpus(config: DataConfig) -> Corpus:
@@ -78,7 +99,9 @@ def open_corpus(config: DataConfig) -> Corpus:
     """
     if config.files:
         return _of_files(files.find_files(config.files), config)
-    return _named(config.corpus, config)
+    corpus = _named(config.corpus, config)
+    check_pairs(config.corpus, corpus.pairs, config.pairs)
+    return corpus
 
 
 def open_member(name: str, config: DataConfig) -> Corpus:
@@ -94,12 +117,17 @@ def open_member(name: str, config: DataConfig) -> Corpus:
 
 
 def _of_files(paths: list[Path], config: DataConfig) -> Corpus:
-    kinds: dict[str, Any] = {"field": config.field, "unit": config.documents}
+    kinds: dict[str, Any] = {
+        "field": config.field,
+        "unit": config.documents,
+        "pairs": config.pairs,
+    }
     return Corpus(
         name=paths[0].stem,
         fingerprint=files.fingerprint(paths, **kinds),
         cut=functools.partial(files.plan_parts, paths, **kinds),
         size=sum(path.stat().st_size for path in paths),
+        pairs=config.pairs,
     )
 
 

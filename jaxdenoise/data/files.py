@@ -72,20 +72,31 @@ def _name(path: Path) -> str:
     return str(path.resolve()) if is_local(path) else str(path)
 
 
-def fingerprint(paths: list[Path], field: str, unit: DocumentUnit) -> dict[str, str]:
+def fingerprint(
+    paths: list[Path], field: str, unit: DocumentUnit, pairs: bool = False
+) -> dict[str, str]:
     """What identifies the files without reading them: paths, sizes and modification times."""
     files = {_name(path): version(path) for path in paths}
-    return {"corpus": "files", "field": field, "documents": unit, **files}
+    read = {"pairs": "whole records"} if pairs else {"field": field, "documents": unit}
+    return {"corpus": "files", **read, **files}
 
 
-def plan_parts(paths: list[Path], *, field: str, unit: DocumentUnit) -> list[FilePart]:
+def plan_parts(
+    paths: list[Path], *, field: str, unit: DocumentUnit, pairs: bool = False
+) -> list[FilePart]:
     """Cuts files into parts of about `PART_BYTES`, by their sizes alone.
 
     Args:
       paths: from `find_files`.
       field: the text's field in JSON records and Parquet.
       unit: what a document is in a .txt file; a file that is one is not cut.
+      pairs: whether records are pairs, which .jsonl files have.
     """
+    for path in paths if pairs else ():
+        require(
+            kind(path) == ".jsonl",
+            f"data.pairs: '{path}' is not a .jsonl file; convert it, or name others",
+        )
     parts = []
     for path in paths:
         try:
@@ -93,7 +104,7 @@ def plan_parts(paths: list[Path], *, field: str, unit: DocumentUnit) -> list[Fil
         except (UserError, OSError, ValueError):
             bounds = [0, 1]  # what is wrong is said when it is read, in its turn
         parts += [
-            FilePart(path=path, begin=begin, end=end, field=field, unit=unit)
+            FilePart(path=path, begin=begin, end=end, field=field, unit=unit, pairs=pairs)
             for begin, end in pairwise(bounds)
         ]
     return parts

@@ -19,12 +19,16 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxdenoise.data.pairs import Pair
+
 PACKAGES = ("numpy", "scipy", "jax")
 MIN_CHARACTERS = 100  # shorter docstrings ("Return True if …") hold little but boilerplate
 WRAPPED_FROM = 50  # characters of a line that may have been ended for its width
 # What is laid out on purpose: prompts, bullets, numbers, fields, headings, columns.
 _LAID_OUT = re.compile(r"^\s*(>>>|\.\.\.|[-*|+=#.]|\w+ ?:( |$)|\d+\.)|[^\s.!?:]  ")
+_PROMPT = re.compile(r"^\s*>>>", re.MULTILINE)
 _SKIPPED = {"site-packages", "test", "tests", "idle_test"}
+PAIRS_VERSION = "1"
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -45,6 +49,32 @@ def documents() -> tuple[tuple[str, str], ...]:
         if len(text) >= MIN_CHARACTERS:
             named.setdefault(unwrapped(text), name)
     return tuple((name, text) for text, name in named.items())
+
+
+def names() -> Iterator[tuple[str, str]]:
+    """The documents, those of functions as pairs: what is said, and the function's name.
+
+    What is said goes up to the first prompt, in whose example the name would stand. Where it stands
+    before there is no pair, nor for special methods, all of which have one of few names.
+    """
+    for name, text in documents():
+        function = name.rpartition(":")[2].rpartition(".")[2].removesuffix("()")
+        said = _PROMPT.split(text)[0].strip()
+        hidden = not re.search(rf"\b{re.escape(function)}\b", said)
+        proper = name.endswith("()") and not function.startswith("__")
+        yield name, Pair(said, function, text) if proper and hidden and said else text
+
+
+def modules() -> Iterator[tuple[str, str]]:
+    """The documents as pairs: the text, and package and module of which it is, as one imports it.
+
+    Parts of the path that are private are left out, and what is deeper than two.
+    """
+    for name, text in documents():
+        path = name.partition(":")[0].split(".")
+        public = [part for part in path if not part.startswith("_")][:2]
+        known = public and not name.startswith("topics:")
+        yield name, Pair(text, ".".join(public), text) if known else text
 
 
 def unwrapped(text: str) -> str:
@@ -102,10 +132,14 @@ def _parse(path: Path) -> ast.Module | None:
 
 
 def _walk(node: ast.Module | _Definition, name: str) -> Iterator[tuple[str, str]]:
-    """Yields the docstrings of a module or definition and of those inside it, outermost first."""
+    """Yields the docstrings of a module or definition and of those inside it, outermost first.
+
+    The name of a function ends with ().
+    """
     text = ast.get_docstring(node)
     if text:
-        yield name.rstrip(":."), text
+        called = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        yield name.rstrip(":.") + ("()" if called else ""), text
     for child in ast.iter_child_nodes(node):
         if isinstance(child, _Definition):
             yield from _walk(child, f"{name}{child.name}.")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxdenoise.data.pairs import pair_of
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.paths import is_local, local_copy, version
 
@@ -34,6 +35,7 @@ class FilePart:
       end: behind the last.
       field: the text's field in JSON records and Parquet.
       unit: what a document is in a .txt file; paragraphs are parted by blank lines.
+      pairs: whether JSON records are pairs; see `pairs.pair_of`.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class FilePart:
     end: int
     field: str = "text"
     unit: DocumentUnit = "paragraph"
+    pairs: bool = False
 
     def read(self, on_bad: OnBad) -> Iterator[str]:
         """Yields the documents that are not blank."""
@@ -81,7 +84,7 @@ def _read_jsonl(part: FilePart, on_bad: OnBad) -> Iterator[str]:
         line = _decode(raw, part.path, offset, on_bad)
         if not line.strip():
             continue
-        text, problem = _field_of(line, part.field)
+        text, problem = _text_of_record(line, part.field, part.pairs)
         if problem:
             first = first or _lines_before(part.path, offset) + 1 - place
             on_bad(UserError(f"{part.path}: line {first + place} {problem}"))
@@ -130,8 +133,8 @@ def _decode(raw: bytes, path: Path, offset: int, on_bad: OnBad) -> str:
         return ""
 
 
-def _field_of(line: str, field: str) -> tuple[str, str]:
-    """Returns the text of a JSON record, or what is wrong with it."""
+def _text_of_record(line: str, field: str, pairs: bool = False) -> tuple[str, str]:
+    """Returns the text or the pair of a JSON record, or what is wrong with it."""
     way_out = f"mend it, or {_SKIP}"
     try:
         record = json.loads(line)
@@ -139,6 +142,11 @@ def _field_of(line: str, field: str) -> tuple[str, str]:
         return "", f"is not JSON ({error}); {way_out}"
     if not isinstance(record, dict):
         return "", f"is not a JSON object; {way_out}"
+    if pairs:
+        pair, problem = pair_of(record)
+        if pair is None:
+            return "", f"{problem}; {way_out}"
+        record, field = {"source and target": pair}, "source and target"
     if not isinstance(record.get(field), str):
         fields = ", ".join(record) or "none"
         return "", f"has no text field '{field}' (fields: {fields}); name it with --data.field"
@@ -224,7 +232,9 @@ def _read_arrays(part: FilePart, on_bad: OnBad) -> Iterator[str]:
                     way_out = f"mend it, or {_SKIP}"
                     on_bad(UserError(f"{part.path}: record {number} is not UTF-8; {way_out}"))
                     continue
-                found, problem = _field_of(text, part.field) if raw[:1] == b"{" else ("", "is text")
+                found, problem = (
+                    _text_of_record(text, part.field) if raw[:1] == b"{" else ("", "is text")
+                )
                 yield text if problem else found
 
 

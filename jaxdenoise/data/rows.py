@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxdenoise import keys
 from jaxdenoise.arrays import Rows
+from jaxdenoise.data.pairs import Pairs
 from jaxdenoise.data.shards import Stream
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.tokenizer import Tokenizer
@@ -23,6 +24,27 @@ _SPREAD = 0  # the seed of the order in which rows are left out, the same for ev
 _PERMUTED = 1 << 22  # more rows are sampled from a permutation that is not stored
 Tokens = np.ndarray | Stream
 """A stream of tokens, Int[n]."""
+
+
+@dataclass(frozen=True)
+class Cut(Sequence[np.ndarray]):
+    """A stream cut into lines of one length; the last one may be shorter."""
+
+    tokens: Tokens
+    length: int
+
+    def __len__(self) -> int:
+        return -(-len(self.tokens) // self.length)
+
+    def __getitem__(self, line: int) -> np.ndarray:  # type: ignore[override]  # no slices
+        return np.asarray(self.tokens[line * self.length : (line + 1) * self.length])
+
+
+def lines_of(tokens: Tokens | Pairs, raw_length: int) -> Cut | Pairs:
+    """What a row each is made of: a stream's tokens, or a pair, whose source may be cut."""
+    if isinstance(tokens, Pairs):
+        return dataclasses.replace(tokens, most=raw_length)
+    return Cut(tokens, raw_length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +84,13 @@ class ByStep(Sequence[Rows]):
 
 @dataclass(frozen=True, kw_only=True)
 class Batches(ByStep):
-    """The stream cut into rows of `raw_length`; the last one may be shorter.
+    """The stream cut into rows of `raw_length`, of which the last may be shorter; or pairs.
 
     Each epoch visits every row once, in an order that depends on the seed and the epoch alone.
 
     Attributes:
-      tokens: the stream of a split: an array or `shards.Stream`, of which slices are taken.
+      tokens: the stream of a split: an array or `shards.Stream`, of which slices are taken. Or
+        the pairs of one, a row each.
       raw_length: L.
       train_tokens: visit only rows that make so many tokens, or one row less: the first in an order
         of the stream's own, so that they lie all over it. None for all rows.
@@ -75,14 +98,14 @@ class Batches(ByStep):
         `mixing`.
     """
 
-    tokens: Tokens
+    tokens: Tokens | Pairs
     raw_length: int
     train_tokens: int | None = None
     first_epoch: int = 0
 
     def __post_init__(self):
         require(
-            len(self.tokens) >= self.raw_length,
+            len(self.tokens) >= (1 if isinstance(self.tokens, Pairs) else self.raw_length),
             f"the corpus has {len(self.tokens)} tokens, less than one row of {self.raw_length}; "
             "give more text or a smaller data.raw_length",
         )
@@ -97,7 +120,7 @@ class Batches(ByStep):
     @property
     def _rows(self) -> int:
         """Rows in the split."""
-        return -(-len(self.tokens) // self.raw_length)
+        return len(lines_of(self.tokens, self.raw_length))
 
     def take(self, numbers: Sequence[int]) -> Rows:
         """See `ByStep.take`."""
@@ -146,19 +169,19 @@ def iterate(
     return iter(dataset.to_iter_dataset(read_options=options))
 
 
-def sample_rows(tokens: Tokens, raw_length: int, number: int, epoch: int = 0) -> Rows:
+def sample_rows(tokens: Tokens | Pairs, raw_length: int, number: int, epoch: int = 0) -> Rows:
     """A fixed sample of rows, the same for every run: for evaluation.
 
     Their randomness has a seed of its own: an experiment's would corrupt row i of the training
     part and row i held out alike.
 
     Args:
-      tokens: Int[tokens] of the held-out split.
+      tokens: Int[tokens] of the held-out split, or its pairs.
       raw_length: L.
       number: rows wanted; all of them if there are fewer.
       epoch: that they count as, in the identity of their randomness.
     """
-    total = -(-len(tokens) // raw_length)
+    total = len(lines_of(tokens, raw_length))
     if total <= _PERMUTED:
         order = np.random.Generator(np.random.Philox(key=0)).permutation(total)[:number]
     else:
@@ -169,13 +192,14 @@ def sample_rows(tokens: Tokens, raw_length: int, number: int, epoch: int = 0) ->
 
 
 def take_rows(
-    tokens: Tokens, raw_length: int, index: np.ndarray, epochs: np.ndarray, seed: int
+    tokens: Tokens | Pairs, raw_length: int, index: np.ndarray, epochs: np.ndarray, seed: int
 ) -> Rows:
-    """Copies rows out of a stream; what lies past its end is padding."""
+    """Copies rows out of a stream; what lies past its end, or a pair's, is padding."""
+    lines = lines_of(tokens, raw_length)
     block = np.zeros((len(index), raw_length), np.int32)
     lengths = np.zeros(len(index), np.int32)
     for place, row in enumerate(index):
-        part = tokens[row * raw_length : (row + 1) * raw_length]
+        part = lines[int(row)]
         block[place, : len(part)] = part
         lengths[place] = len(part)
     return Rows(

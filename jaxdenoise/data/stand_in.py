@@ -56,12 +56,17 @@ def stand_in_vocabulary(size: int, sentinels: int) -> Vocabulary:
     )
 
 
-def stand_in_tokens(vocab: Vocabulary, documents: int, length: int) -> np.ndarray:
-    """Int32[documents · length]: ordinary ids, a sentence end every twenty, and separators."""
+def stand_in_tokens(
+    vocab: Vocabulary, documents: int, length: int, pairs: bool = False
+) -> np.ndarray:
+    """Int32[documents · length]: ordinary ids, a sentence end every twenty, and separators.
+
+    Of pairs the target is an eighth.
+    """
     rng = np.random.default_rng(0)
     tokens = rng.choice(vocab.ordinary_ids, (documents, length))
     if vocab.sentence_end_ids:
         tokens[rng.random(tokens.shape) < 1 / 20] = vocab.sentence_end_ids[0]
     if vocab.separator_id is not None:
-        tokens[:, -1] = vocab.separator_id
+        tokens[:, -1 - length // 8 if pairs else -1] = vocab.separator_id
     return tokens.astype(np.int32).reshape(-1)

@@ -28,6 +28,7 @@ from rich.console import Console
 from jaxdenoise.config import DataConfig
 from jaxdenoise.data.build import Divided, WorkerDied, build, divide, in_proportion
 from jaxdenoise.data.corpora import Corpus, open_corpus, open_member
+from jaxdenoise.data.pairs import Pairs
 from jaxdenoise.data.shards import (
     COUNTS,
     SPLITS,
@@ -73,6 +74,10 @@ class TokenStore:
     def documents(self, split: SplitName) -> Int[np.ndarray, "D 2"]:
         """Where each document of the stream starts, and its tokens, its separator included."""
         return documents_of(self._parts(split))
+
+    def pairs(self, split: SplitName) -> Pairs:
+        """The pairs of a split, where the corpus is of pairs."""
+        return Pairs(self.tokens(split), self.documents(split), self.tokenizer.separator_id)
 
     def sample(self, number: int) -> np.ndarray:
         """Int[up to `number`]: the first training tokens, of a mixture in its proportions."""

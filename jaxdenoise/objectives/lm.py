@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from jaxdenoise import corruption
 from jaxdenoise.corruption import checks, lengths
+from jaxdenoise.corruption.lengths import Lengths
 from jaxdenoise.errors import require
-from jaxdenoise.objectives.registry import objective
+from jaxdenoise.objectives.registry import Objective, objective
 
 if TYPE_CHECKING:
-    from jaxdenoise.arrays import Example, Key, Scalar, Tokens
+    from jaxdenoise.arrays import AnyArray, Example, Key, Scalar, Tokens
     from jaxdenoise.vocabulary import Vocabulary
 
 
@@ -185,6 +186,95 @@ def fill_in_the_middle(
     return corruption.examples.decoder(row, real, predicted, vocab)
 
 
+def _check_target(
+    longest_target: int | None, raw_length: int | None = None, sentinels: int | None = None
+) -> None:
+    del sentinels
+    require(
+        longest_target is None or longest_target >= 1,
+        f"objective.longest_target is {longest_target}; it must be at least 1",
+    )
+    checks.check_row(raw_length, 3, "a source, a separator and a target have a token each")
+
+
+def _require_separator(objective: Objective) -> None:
+    require(
+        objective.vocab.separator_id is not None,
+        "the vocabulary has no separator, which parts source and target; add <doc> to the "
+        "tokenizer",
+    )
+
+
+def _longest_target(
+    key: Key, length: AnyArray, raw_length: int, *, longest_target: int | None
+) -> Lengths:
+    import jax.numpy as jnp
+
+    del key
+    length = jnp.asarray(length)
+    most = raw_length if longest_target is None else longest_target
+    return Lengths(length + 1, jnp.minimum(length, most) + 1)
+
+
+@objective(check=_check_target, built=_require_separator, longest=_longest_target, pairs="only")
+def text_to_text(
+    key: Key,
+    tokens: Tokens,
+    length: Scalar,
+    *,
+    vocab: Vocabulary,
+    longest_target: int | None = None,
+) -> Example:
+    """The encoder reads the source of a pair, the decoder writes its target.
+
+        row      square 2 . <sep> The result is 4 .
+        inputs   square 2 . </s>
+        targets  The result is 4 . </s>
+
+    Args:
+      key: not used.
+      tokens: Int[L]: source, separator, target, with or without EOS. A row without a separator is
+        all source, with nothing to predict.
+      length: Int[], real tokens in the row.
+      vocab: with a separator.
+      longest_target: tokens that a target may have before its EOS, the rest is cut; None for L.
+
+    Returns:
+      An encoder-decoder `Example`.
+
+    Raises:
+      UserError: no room for a target, or a vocabulary without a separator.
+
+    Source: Raffel et al. 2020, section 2.4.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxdenoise.vocabulary import Vocabulary
+      >>> corrupt = text_to_text(vocab=Vocabulary(size=10, separator_id=9), longest_target=3)
+      >>> example = corrupt(jax.random.key(0), jnp.array([5, 6, 9, 7, 8, 1, 0]), 6)
+      >>> example.encoder_input_tokens.tolist(), example.decoder_target_tokens.tolist()
+      ([5, 6, 1, 0, 0, 0, 0, 0], [7, 8, 1, 0])
+    """
+    import jax.numpy as jnp
+
+    del key
+    size = tokens.shape[-1]
+    most = size if longest_target is None else min(longest_target, size)
+    place = jnp.arange(size)
+    parted = (tokens == vocab.separator_id) & (place < length)
+    border = jnp.where(parted.any(), jnp.argmax(parted), length)
+    target = jnp.roll(tokens, -(border + 1))
+    ended = (target == vocab.eos_id) & (border + 1 + place < length)
+    written = jnp.where(ended.any(), jnp.argmax(ended), jnp.maximum(length - border - 1, 0))
+    return corruption.examples.encoder_decoder(
+        corruption.examples.room(tokens, vocab),
+        border,
+        corruption.examples.room(target[:most], vocab),
+        jnp.minimum(written, most),
+        vocab,
+    )
+
+
 def _check_context(
     context_length: int | None,
     bidirectional_context: bool,
@@ -201,7 +291,7 @@ def _check_context(
         checks.check_row(raw_length, context_length + 1, why)
 
 
-@objective(check=_check_context)
+@objective(check=_check_context, pairs="also")
 def subsequence(
     key: Key,
     tokens: Tokens,

@@ -21,7 +21,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from jaxdenoise.config import Normalisation
 from jaxdenoise.corruption import checks, rates
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jaxdenoise.arrays import AnyArray, Example, Key, Scalar, Tokens
 
 EVALUATION = "evaluation_"
+Pairs = Literal["never", "also", "only"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,7 @@ class Recipe:
     built: Callable[[Objective], None] | None
     members: Members | None
     longest: Callable[..., Lengths] | None
+    pairs: Pairs
 
     def __call__(self, *, vocab: Vocabulary, **options: Any) -> Objective:
         """Builds the objective: options by name, defaults for the rest."""
@@ -302,6 +304,7 @@ def objective(
     built: Callable[[Objective], None] | None = None,
     members: Members | None = None,
     longest: Callable[..., Lengths] | None = None,
+    pairs: Pairs = "never",
 ) -> Any:
     """Makes a `Recipe` of `corrupt(key, tokens, length, *, vocab, …options) -> Example`.
 
@@ -317,9 +320,11 @@ def objective(
       members: of a mixture.
       longest: for outputs whose lengths depend on the tokens; called with Key[B], Int[B] lengths,
         the size of the rows and all options, gives the most tokens of each output.
+      pairs: whether its rows may, or must, be pairs: a source, a separator, a target, EOS.
     """
     extra: dict[str, Any] = {"needs": needs, "normalisation": normalisation, "built": built}
     extra |= {"never_predicted": never_predicted, "longest": longest, "members": members}
+    extra["pairs"] = pairs
     if function is None:
         return functools.partial(objective, check=check, **extra)
     named = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -345,6 +350,7 @@ def objective(
         built=built,
         members=members,
         longest=longest,
+        pairs=pairs,
     )
     functools.update_wrapper(recipe, function, updated=())
     config.recipe = recipe

@@ -165,7 +165,8 @@ def compile_step(plan: Plan, devices: int) -> CompiledStep:
 def sample_rows(plan: Plan) -> Rows:
     """A few full rows of a run, of text that says nothing."""
     length = plan.experiment.data.raw_length
-    tokens = stand_in_tokens(plan.objective.vocab, SAMPLE, length)
+    pairs = plan.experiment.data.pairs
+    tokens = stand_in_tokens(plan.objective.vocab, SAMPLE, length, pairs)
     starts = np.arange(SAMPLE) * length
     documents = np.stack([starts, np.full(SAMPLE, length)], axis=1)
     return batches_of(plan, tokens, documents).take(range(SAMPLE))

@@ -17,6 +17,7 @@ from jaxdenoise.data.baselines import MAX_TOKENS, fit_baselines
 from jaxdenoise.data.rows import Batches
 from jaxdenoise.experiment import to_dict
 from jaxdenoise.training import processes, samples
+from jaxdenoise.training.answers import answer_held_out
 from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.evaluation import Evaluator, gap_closed
 from jaxdenoise.training.fingerprint import compare_fingerprints, take_fingerprint
@@ -122,12 +123,14 @@ def _finish(
 ) -> dict[str, Any]:
     tokenizer, held_out = setup.store.tokenizer, setup.store.tokens("held_out")
     final, sentences = evaluator(params), []
-    if setup.model.config.architecture == "encoder_decoder":
+    pairs = setup.experiment.data.pairs
+    if setup.model.config.architecture == "encoder_decoder" and not pairs:
         sentences = samples.find_sentences(held_out, tokenizer, SENTENCES, setup.raw_length)
     rows = setup.held_out_alone(GALLERY_ROWS)
     parts = (setup.evaluation, setup.model, params, tokenizer)
     shown = samples.gallery(*parts, rows)
     filled = samples.fill_held_out_sentences(*parts, sentences) if sentences else []
+    answered = answer_held_out(setup, params) if pairs else {}
     if not processes.first():
         return {}
     models = fit_baselines(setup.store.sample(MAX_TOKENS), tokenizer.vocab.size)
@@ -151,6 +154,9 @@ def _finish(
             **{name: metadata.version(name) for name in ("jax", "flax", "optax")},
         },
     }
+    if answered:
+        write_json(run.answers, answered.pop("answers"))
+        results["scores"] = answered["scores"]
     write_json(run.gallery, shown)
     write_json(run.results, results)
     return results

@@ -24,6 +24,7 @@ class RunDirectory:
     config.json the experiment, spelled out · tokenizer.json · metrics.jsonl a row every few steps
     · tensorboard/, wandb/ the same, where it was asked for
     · checkpoints/ · results.json, gallery.json what the report shows · report.html
+    · answers.json what is written for each held-out pair, where it was trained on pairs
     """
 
     path: Path
@@ -62,6 +63,11 @@ class RunDirectory:
     def gallery(self) -> Path:
         """Held-out examples with predictions."""
         return self.path / "gallery.json"
+
+    @property
+    def answers(self) -> Path:
+        """What the model writes for held-out sources."""
+        return self.path / "answers.json"
 
     @property
     def profile(self) -> Path:

@@ -14,9 +14,9 @@ from jaxdenoise import keys
 from jaxdenoise.arrays import Rows, TrainState
 from jaxdenoise.config import DataConfig
 from jaxdenoise.data.mixing import MixedBatches, first_epoch, sample_mixed
+from jaxdenoise.data.pairs import Pairs
 from jaxdenoise.data.pieces import PackedBatches, Packing, sample_packed_rows, some_documents
-from jaxdenoise.data.rows import Batches, check_ids, sample_rows
-from jaxdenoise.data.shards import Stream
+from jaxdenoise.data.rows import Batches, Tokens, check_ids, sample_rows
 from jaxdenoise.data.store import TokenStore, prepare
 from jaxdenoise.errors import require
 from jaxdenoise.experiment import Experiment
@@ -26,6 +26,7 @@ from jaxdenoise.objectives.packed import row_sizes, within
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.optim import build_optimizer
 from jaxdenoise.training.parallel import Backend, check_devices, make_backend
+from jaxdenoise.training.scoring import check_installed
 from jaxdenoise.training.step import Step, init, make_step
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -104,6 +105,9 @@ class Setup(Plan):
 
         def sample(corpus: int, number: int) -> Rows:
             store, epoch = self.store.members[corpus], first_epoch(corpus)
+            if self.experiment.data.pairs:
+                length = self.experiment.data.raw_length
+                return sample_rows(store.pairs("held_out"), length, number, epoch)
             tokens = store.tokens("held_out")
             if self.packing is None:
                 return sample_rows(tokens, self.experiment.data.raw_length, number, epoch)
@@ -146,6 +150,8 @@ def build(experiment: Experiment, store: TokenStore | None = None) -> Setup:
         do not divide.
     """
     check_devices(experiment.training)
+    if experiment.data.pairs:
+        check_installed()
     store = prepare(experiment.data) if store is None else store
     planned = plan(experiment, store.tokenizer.vocab)
     return Setup(**vars(planned), store=store, batches=_batches_of_store(planned, store))
@@ -192,9 +198,9 @@ def _packing(objective: Objective, data: DataConfig) -> Packing:
 
 
 def batches_of(
-    plan: Plan, tokens: np.ndarray | Stream, documents: np.ndarray | None, first_epoch: int = 0
+    plan: Plan, tokens: Tokens | Pairs, documents: np.ndarray | None, first_epoch: int = 0
 ) -> Batches | PackedBatches:
-    """The batches of a stream of tokens; `documents` are needed where rows are packed."""
+    """The batches of a stream of tokens or of pairs; packed rows need the `documents`."""
     data, training = plan.experiment.data, plan.experiment.training
     common: dict[str, Any] = {
         "tokens": tokens,
@@ -205,7 +211,7 @@ def batches_of(
     }
     if plan.packing is None:
         return Batches(raw_length=data.raw_length, train_tokens=data.train_tokens, **common)
-    assert documents is not None
+    assert documents is not None and not isinstance(tokens, Pairs)
     if data.train_tokens is not None:
         documents = some_documents(documents, data.train_tokens)
     objective, packing = plan.objective, plan.packing
@@ -222,7 +228,8 @@ def _batches_of_store(plan: Plan, store: TokenStore) -> Batches | PackedBatches 
 
     def of_corpus(corpus: int, store: TokenStore) -> Batches | PackedBatches:
         documents = None if plan.packing is None else store.documents("train")
-        return batches_of(plan, store.tokens("train"), documents, first_epoch(corpus))
+        tokens = (store.pairs if plan.experiment.data.pairs else store.tokens)("train")
+        return batches_of(plan, tokens, documents, first_epoch(corpus))
 
     members = tuple(of_corpus(n, one) for n, one in enumerate(store.members))
     if len(members) == 1:

@@ -17,7 +17,7 @@ from jaxdenoise.objectives import objective, objectives
 from jaxdenoise.vocabulary import Vocabulary
 
 SIZE, BATCH = 64, 12
-DETERMINISTIC = {"causal_lm", "identity", "subsequence"}
+DETERMINISTIC = {"causal_lm", "identity", "subsequence", "text_to_text"}
 LENGTHS = np.array([64, 64, 63, 40, 17, 9, 5, 3, 2, 1, 0, 64], np.int32)
 
 

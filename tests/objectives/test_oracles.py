@@ -55,6 +55,7 @@ CASES: dict[str, tuple[ModuleType, list[dict[str, Any]]]] = {
     "canvas": (diffusion, [{}, {"block_length": 8}]),
     "mass": (lm, [{}, {"noise_density": 1.0}, {"noise_density": 0.01}]),
     "subsequence": (lm, [{}, {"context_length": 3}, {"bidirectional_context": True}]),
+    "text_to_text": (lm, [{}, {"longest_target": 6}, {"longest_target": 99}]),
 }  # fmt: skip
 TWO_COPIES = ("block_diffusion", "canvas")
 ALL = [(name, options) for name, (_, sets) in CASES.items() for options in sets]

@@ -156,3 +156,34 @@ def subsequence(
     weights = [0.0] * context + [1.0] * (len(x) - context)
     together = context + 1 if bidirectional_context else 0
     return {**decoder(x, weights, vocab), "sees": sees_causally(len(x), together)}
+
+
+def draw_text_to_text(
+    rng: np.random.Generator,
+    tokens: np.ndarray,
+    vocab: Any,
+    *,
+    longest_target: int | None = None,
+) -> Drawn:
+    """Nothing."""
+    return {}
+
+
+def text_to_text(
+    tokens: np.ndarray, drawn: Drawn, vocab: Any, *, longest_target: int | None = None
+) -> Result:
+    """The encoder reads what stands before the first separator, the decoder writes what follows."""
+    x = to_list(tokens)
+    border = x.index(vocab.separator_id) if vocab.separator_id in x else len(x)
+    target = x[border + 1 :]
+    if vocab.eos_id in target:
+        target = target[: target.index(vocab.eos_id)]
+    target = target[:longest_target]
+    weights = [float(len(target) > 0)] * (len(target) + 1)
+    return {
+        "encoder_inputs": [*x[:border], vocab.eos_id],
+        "decoder_inputs": [vocab.pad_id, *target],
+        "decoder_targets": [*target, vocab.eos_id],
+        "decoder_weights": weights,
+        "count": number_weighted(weights),
+    }
