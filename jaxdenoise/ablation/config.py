@@ -44,8 +44,10 @@ _KEYS = {
     "scales": (dict, "a table"),
     "held_out": (dict, "a table"),
     "infill": (dict, "a table"),
+    "downstream": (dict, "a table"),
     "published": (dict, "a table"),
 }
+_OF_SCALES = ("experiment", "seeds", "downstream")
 BUDGETS = ("steps", "source_tokens", "target_tokens", "flops")
 """What every arm of an ablation may have the same of."""
 
@@ -98,6 +100,7 @@ class Ablation:
       measure: what the arms are ranked by; None for the comparison's own choice.
       held_out: further objectives by name, under which every arm is evaluated.
       infill: the objective whose blanks every arm fills; None for its architecture's own.
+      downstream: experiments on pairs by name, as which every run is fine-tuned at its end.
       published: what the paper found.
     """
 
@@ -110,6 +113,7 @@ class Ablation:
     measure: str | None = None
     held_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     infill: Mapping[str, Any] | None = None
+    downstream: Mapping[str, Experiment] = field(default_factory=dict)
     published: Published | None = None
 
     @property
@@ -227,6 +231,7 @@ def _resolve(name: str, plain: dict[str, Any], changes: Point, scale: str) -> Ab
         measure=plain.get("measure"),
         held_out=plain.get("held_out", {}),
         infill=plain.get("infill"),
+        downstream=_downstream(plain.get("downstream", {})),
         published=_published(plain.get("published"), list(found)),
     )
 
@@ -239,7 +244,7 @@ def _scaled(plain: Mapping[str, Any], scale: str | None) -> dict[str, Any]:
     if scale not in scales:
         raise unknown("scale", scale, scales)
     chosen = dict(scales[scale])
-    own = {key: chosen.pop(key) for key in ("experiment", "seeds") if key in chosen}
+    own = {key: chosen.pop(key) for key in _OF_SCALES if key in chosen}
     return {**plain, **own, "overrides": {**flatten(plain.get("overrides", {})), **flatten(chosen)}}
 
 
@@ -251,13 +256,23 @@ def _check_keys(name: str, plain: Mapping[str, Any]) -> None:
         require(
             isinstance(value, kind), f"{key} of config {name} is {value!r}; it must be {called}"
         )
-    for table in ("arms", "scales", "held_out"):
+    for table in ("arms", "scales", "held_out", "downstream"):
         for key, value in plain.get(table, {}).items():
             require(
                 isinstance(value, dict),
                 f"{table}.{key} of config {name} is {value!r}; it must be a table of fields",
             )
     require("experiment" in plain, f'config {name} names no experiment; add experiment = "…"')
+
+
+def _downstream(plain: Mapping[str, Any]) -> dict[str, Experiment]:
+    found = {}
+    for name, fields in plain.items():
+        found[name] = override(experiments[name](), flatten(fields))
+        require(
+            found[name].data.pairs, f"downstream.{name} is not on pairs; name an experiment that is"
+        )
+    return found
 
 
 def _published(plain: Mapping[str, Any] | None, arms: list[str]) -> Published | None:

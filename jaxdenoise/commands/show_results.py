@@ -23,9 +23,10 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
     if "scores" in results:
         console.print(scores_table(results["scores"]))
     held_out = results["held_out"]
-    console.print(
-        f"{results['gap_closed']:.1%} of the gap from unigram to bigram closed, on text targets"
-    )
+    if "scores" not in results:
+        console.print(
+            f"{results['gap_closed']:.1%} of the gap from unigram to bigram closed, on text targets"
+        )
     if held_out.get("special_targets", 1):
         console.print(
             f"special targets apart: loss {held_out['special_loss']:.3f}, accuracy "

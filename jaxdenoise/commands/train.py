@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,9 +22,8 @@ from jaxdenoise.experiment import (
 )
 from jaxdenoise.flags import parse_flags, split_flags, take_single
 from jaxdenoise.paths import as_path
-from jaxdenoise.presets import NOT_SHAPE
 from jaxdenoise.training import loggers, processes
-from jaxdenoise.training.run_directory import RunDirectory, default_directory, open_run
+from jaxdenoise.training.run_directory import RunDirectory, default_directory, started_from
 
 USAGE = """usage: jaxdenoise train EXPERIMENT [--field value …]
 
@@ -122,26 +120,6 @@ def train_one(
     print_results(results, console)
     console.print(f"report: {place.report}", soft_wrap=True)
     return results
-
-
-def started_from(experiment: Experiment, address: str) -> Experiment:
-    """The experiment with the model and the tokenizer of a run, to start from its parameters.
-
-    What is no shape, such as the compute dtype, stays the experiment's.
-
-    Raises:
-      UserError: the address holds no run.
-    """
-    source, _, other = open_run(address)
-    kept = {field: getattr(experiment.model, field) for field in NOT_SHAPE}
-    # A corpus may need an id more than the other run had; `weights` makes room for it.
-    model = dataclasses.replace(other.model, **kept, embedding_rows=None)
-    return dataclasses.replace(
-        experiment,
-        model=model,
-        data=dataclasses.replace(experiment.data, tokenizer=str(source.tokenizer)),
-        training=dataclasses.replace(experiment.training, init_from=str(address)),
-    )
 
 
 def traced_steps(text: str, last: int) -> range:

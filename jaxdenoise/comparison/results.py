@@ -13,6 +13,7 @@ from jaxdenoise.errors import unknown
 from jaxdenoise.sweep.jobs import Job
 from jaxdenoise.sweep.plan import read_sweep
 from jaxdenoise.training.run_directory import check_comparable, read_json
+from jaxdenoise.training.scoring import MEASURES, MODEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ def collect(root: Path) -> Comparison:
         scale=about["scale"],
         budget=about["budget"],
         arms=tuple(dict.fromkeys(job.arm for job in jobs)),
-        measures=_measures(values, about["measure"]),
+        measures=_measures(values, _of_answers(values, jobs), about["measure"]),
         objectives=objectives,
         matrix={
             name: values(lambda result, n=name: result["matrix"].get(n, {}).get("text_loss"))
@@ -136,7 +137,33 @@ def collect(root: Path) -> Comparison:
     )
 
 
-def _measures(values: Any, first: str | None) -> dict[str, Measure]:
+def _of_answers(values: Any, jobs: Sequence[Job]) -> list[Measure]:
+    """How held-out pairs are answered by runs on pairs, or by runs that were fine-tuned on some."""
+    tasks = {name: f"{name} " for job in jobs for name in job.downstream}
+    if any(job.experiment["data"]["pairs"] for job in jobs):
+        tasks[""] = ""
+
+    def of(task: str, name: str) -> Any:
+        def find(result: Mapping[str, Any]) -> float | None:
+            if task:
+                return (result["downstream"].get(task) or {}).get(name)
+            return result.get("scores", {}).get(MODEL, {}).get(name)
+
+        return find
+
+    return [
+        Measure(
+            name=f"{begin}{title}",
+            explained=f"of the answers to held-out pairs{' after fine-tuning' if task else ''}",
+            values=values(of(task, name)),
+            percent=True,
+        )
+        for task, begin in tasks.items()
+        for name, title in MEASURES.items()
+    ]
+
+
+def _measures(values: Any, more: list[Measure], first: str | None) -> dict[str, Measure]:
     """All that compare across arms; the one that ranks them first."""
 
     def infill(name: str) -> Any:
@@ -184,7 +211,7 @@ def _measures(values: Any, first: str | None) -> dict[str, Measure]:
             higher_is_better=False,
         ),
     ]
-    named = {measure.name: measure for measure in found}
+    named = {measure.name: measure for measure in [*found, *more]}
     if first is not None and first not in named:
         raise unknown("measure", first, named)
     return {first: named[first], **named} if first else named

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ class Job:
       path: of its directory.
       objectives: by name, under which it is evaluated at the end.
       infill: the objective whose blanks it fills; None for its architecture's own.
+      downstream: experiments on pairs by name, as which it is fine-tuned at the end.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Job:
     path: str
     objectives: Mapping[str, Mapping[str, Any]]
     infill: Mapping[str, Any] | None = None
+    downstream: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def run(self) -> RunDirectory:
@@ -114,6 +116,7 @@ def fail(job: Job, error: Exception) -> None:
 
 def _train_and_measure(job: Job, console: Console) -> None:
     from jaxdenoise.report.page import write_report
+    from jaxdenoise.sweep.downstream import fine_tune
     from jaxdenoise.sweep.measures import costs_of, measure, objective_of
     from jaxdenoise.training.run import final_params, train
     from jaxdenoise.training.setup import build
@@ -126,4 +129,8 @@ def _train_and_measure(job: Job, console: Console) -> None:
     infill = None if job.infill is None else objective_of(job.infill)
     found = measure(setup, final_params(setup, job.run), objectives, infill)
     write_report([job.run.path], job.run.report)
-    write_json(job.measures, {**found, "costs": costs_of(setup)})
+    downstream = {
+        name: fine_tune(job, name, from_dict(plain), console)
+        for name, plain in job.downstream.items()
+    }
+    write_json(job.measures, {**found, "downstream": downstream, "costs": costs_of(setup)})

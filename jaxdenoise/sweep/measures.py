@@ -51,7 +51,8 @@ def measure(
     Returns:
       "matrix": by objective, what `Evaluator` gives: loss and accuracy on text and on special
       targets, bits per byte. "infill": loss (nats) and accuracy on the tokens of the text that the
-      model is not given, the true ones before them given. "order": as `prefer_order`.
+      model is not given, the true ones before them given. "order": as `prefer_order`. The two are
+      None of runs on pairs.
     """
     number = setup.experiment.training.evaluation_rows
     rows, alone = setup.held_out(number), setup.held_out_alone(number)
@@ -62,6 +63,8 @@ def measure(
         if objective is not None:
             evaluator = Evaluator(objective, setup.model, rows, token_bytes, setup.backend)
             matrix[name] = evaluator(params)
+    if setup.experiment.data.pairs:  # its answers are scored at the end of the training
+        return {"matrix": matrix, "infill": None, "order": None}
     frozen = infill or INFILL[setup.model.config.architecture]
     objective = expressible(frozen, setup)
     filled = None if objective is None else fill(objective, setup, params, alone)

@@ -49,6 +49,10 @@ def plan_jobs(
                 path=str(place.path),
                 objectives=objectives,
                 infill=ablation.infill,
+                downstream={
+                    name: to_dict(dataclasses.replace(experiment, seed=run.experiment.seed))
+                    for name, experiment in ablation.downstream.items()
+                },
             )
         )
     return jobs

@@ -17,11 +17,10 @@ from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import Model
 from jaxdenoise.tokenizer import Tokenizer
 from jaxdenoise.training.parallel import fetch
-from jaxdenoise.training.scoring import baseline_answers, score
+from jaxdenoise.training.scoring import MODEL, baseline_answers, score
 from jaxdenoise.training.setup import Setup
 
 CHUNK = 64  # sources decoded at a time
-MODEL = "this model"
 _greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
 
 

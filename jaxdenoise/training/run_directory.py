@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from jaxdenoise import paths
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, determining, digest, from_dict, to_dict
+from jaxdenoise.presets import NOT_SHAPE
 
 RUNS = Path("runs")
 HELD_OUT = ("corpus", "files", "mixture", "field", "documents", "held_out", "raw_length")
@@ -204,3 +206,23 @@ def write_json(path: Path, value: Any) -> None:
 def _known_runs() -> str:
     found = sorted(str(config.parent) for config in RUNS.glob("*/config.json"))
     return f", such as {', '.join(found[:5])}" if found else ""
+
+
+def started_from(experiment: Experiment, address: str) -> Experiment:
+    """The experiment with the model and the tokenizer of a run, to start from its parameters.
+
+    What is no shape, such as the compute dtype, stays the experiment's.
+
+    Raises:
+      UserError: the address holds no run.
+    """
+    source, _, other = open_run(address)
+    kept = {field: getattr(experiment.model, field) for field in NOT_SHAPE}
+    # A corpus may need an id more than the other run had; `weights` makes room for it.
+    model = dataclasses.replace(other.model, **kept, embedding_rows=None)
+    return dataclasses.replace(
+        experiment,
+        model=model,
+        data=dataclasses.replace(experiment.data, tokenizer=str(source.tokenizer)),
+        training=dataclasses.replace(experiment.training, init_from=str(address)),
+    )

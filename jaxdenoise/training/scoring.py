@@ -18,6 +18,8 @@ MEASURES = {
     "rouge_l": "ROUGE-L",
 }
 """What answers are scored by, and what it is called; 1 is best."""
+MODEL = "this model"
+"""What it is called beside the baselines."""
 NEEDED = ("rouge_score", "sklearn")
 MOST_NEIGHBOURS = 50_000  # training pairs among which the nearest is looked for
 

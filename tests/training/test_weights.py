@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from jaxdenoise.cli import main
-from jaxdenoise.commands.train import started_from
 from jaxdenoise.errors import UserError
 from jaxdenoise.experiment import override
 from jaxdenoise.model.model import build_model
-from jaxdenoise.training.run_directory import RunDirectory, open_run
+from jaxdenoise.training.run_directory import RunDirectory, open_run, started_from
 from jaxdenoise.training.setup import build
 from jaxdenoise.training.weights import fitted, initial_state, restore_params, write_imported
 from tests.huggingface.folders import folder_of

@@ -1,0 +1,40 @@
+"""What a run of an ablation is worth to others: fine-tuned on pairs, it answers held-out ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from rich.console import Console
+
+from jaxdenoise.experiment import Experiment
+from jaxdenoise.objectives import configure
+from jaxdenoise.sweep.jobs import Job
+from jaxdenoise.training.run import train
+from jaxdenoise.training.run_directory import RunDirectory, started_from
+from jaxdenoise.training.scoring import MODEL
+from jaxdenoise.training.setup import build
+
+
+def fine_tune(
+    job: Job, name: str, experiment: Experiment, console: Console
+) -> Mapping[str, float] | None:
+    """Fine-tunes a finished run in a folder of its own, or goes on with it.
+
+    Args:
+      job: the run.
+      name: of the folder.
+      experiment: on pairs; its model and tokenizer become the run's.
+      console: for progress.
+
+    Returns:
+      How its answers to held-out pairs score (`training.scoring.MEASURES`); None for an encoder,
+      which writes none.
+    """
+    experiment = started_from(experiment, job.path)
+    if experiment.model.architecture == "encoder":
+        return None
+    if experiment.model.architecture == "decoder":
+        experiment = dataclasses.replace(experiment, objective=configure("subsequence"))
+    results = train(build(experiment), name, RunDirectory(job.run.path / name), console)
+    return results["scores"][MODEL]

@@ -1,0 +1,98 @@
+"""Fine-tuning as a measure: each arm starts from its own run, with its seed, and is compared."""
+
+import pytest
+
+from jaxdenoise.ablation import resolve
+from jaxdenoise.comparison.results import collect
+from jaxdenoise.errors import UserError
+from jaxdenoise.experiment import experiment, experiments, override
+from jaxdenoise.sweep.jobs import do
+from jaxdenoise.sweep.plan import plan_jobs, write_sweep
+from jaxdenoise.training.run_directory import RunDirectory, open_run
+
+
+@pytest.fixture
+def config(tiny, pairs):
+    """A function that resolves a config over the tiny experiment, with a task on pairs."""
+    on_pairs = {
+        "data.files": [str(pairs)],
+        "data.pairs": True,
+        "data.held_out": 0.2,
+        "objective": "text_to_text",
+        "training.steps": 2,
+    }
+
+    def tiny_run():
+        """Learns next to nothing, in a second."""
+        return tiny
+
+    def task():
+        """Names of functions."""
+        return override(tiny, on_pairs)
+
+    def make(**plain):
+        base = {"experiment": "tiny_run", "seeds": [3], "downstream": {"task": {}}}
+        return resolve("x", {**base, **plain})
+
+    with experiments.scope():
+        experiment(tiny_run)
+        experiment(task)
+        yield make
+
+
+@pytest.mark.slow
+def test_every_arm_is_fine_tuned_from_its_own_run(config, tmp_path):
+    ablation = config(
+        arms={
+            "wide": {"model.width": 48},
+            "decoder": {"model.architecture": "decoder", "objective": "causal_lm"},
+            "encoder": {"model.architecture": "encoder", "objective": "masked_lm"},
+        },
+        overrides={"training.steps": 2, "training.evaluation_rows": 4},
+        downstream={"task": {"training": {"evaluation_rows": 4}}},
+        measure="task token F1",
+    )
+    jobs = plan_jobs(ablation, tmp_path)
+    write_sweep(ablation, jobs, tmp_path)
+    assert [do(job) for job in jobs] == ["done"] * 3, [job.reason() for job in jobs]
+    found = collect(tmp_path)
+    assert found.ranked_by.name == "task token F1"
+    assert set(found.ranked_by.values) == {"wide", "decoder"}  # an encoder writes nothing
+    for job in jobs[:2]:
+        _, name, tuned = open_run(str(job.run.path / "task"))
+        assert name == "task"
+        assert tuned.training.init_from == job.path
+        assert tuned.seed == 3
+        assert tuned.model.width == (48 if job.arm == "wide" else 16)
+        scores = RunDirectory(job.run.path / "task").results
+        assert found.results[job.name]["downstream"]["task"].keys() == {
+            "exact_match",
+            "token_f1",
+            "rouge_l",
+        }
+        assert scores.exists()
+    assert tuned.objective.name == "subsequence"
+
+
+@pytest.mark.slow
+def test_runs_on_pairs_are_compared_by_their_answers(config, tmp_path):
+    ablation = config(
+        experiment="task",
+        arms={"one": {}, "two": {"training.steps": 3}},
+        overrides={"training.evaluation_rows": 4},
+        downstream={},
+        measure="exact match",
+    )
+    jobs = plan_jobs(ablation, tmp_path)
+    write_sweep(ablation, jobs, tmp_path)
+    assert [do(job) for job in jobs] == ["done"] * 2, [job.reason() for job in jobs]
+    found = collect(tmp_path)
+    assert found.ranked_by.values == {"one": {3: 0.0}, "two": {3: 0.0}}
+    assert list(found.matrix) == ["text_to_text"]
+
+
+def test_what_is_not_on_pairs_is_no_downstream_task(config):
+    with pytest.raises(UserError, match=r"config x: downstream.tiny_run is not on pairs"):
+        config(downstream={"tiny_run": {}})
+    with pytest.raises(UserError, match="did you mean 'task'"):
+        config(downstream={"taks": {}})
