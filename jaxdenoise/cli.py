@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": "every run of a config, resumable, compared in a table and a page",
     "launch": "train in many processes: here, under SLURM, on TPU pods",
     "report": "one self-contained HTML page of a run",
+    "evaluate": "loss and answers of a trained model on held-out text",
     "infill": "fill the blanks of a text with a trained model",
     "import": "a T5, BART or BERT of Hugging Face's becomes a run",
     "export": "a run's model as a folder for Hugging Face's transformers",

@@ -19,7 +19,7 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
     for number, pieces in enumerate(results["sentences"], 1):
         print_pieces(pieces, console, title=f"{number}")
     console.print()
-    console.print(_table(results))
+    console.print(results_table(results))
     if "scores" in results:
         console.print(scores_table(results["scores"]))
     held_out = results["held_out"]
@@ -79,7 +79,8 @@ def scores_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def _table(results: Mapping[str, Any]) -> Table:
+def results_table(results: Mapping[str, Any]) -> Table:
+    """Held-out loss beside the baselines."""
     table = Table(title="held-out text targets", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     for name in ("loss (nats)", "accuracy", "bits/byte"):

@@ -67,7 +67,9 @@ def attend(
       The output, 0 for a query that sees nothing, and the largest logit of each query (no
       gradient).
     """
-    logits = _joined([_with_keys(query, k) for k in keys])
+    precise = wide(query.dtype)
+    parts = [jnp.einsum("hqd,hkd->hqk", query, k, preferred_element_type=precise) for k in keys]
+    logits = _joined(parts)
     if bias is not None:
         logits = _add_bias(logits, bias)
     logits = _hide(logits, seen)
@@ -78,29 +80,8 @@ def attend(
     shares = [weights.astype(query.dtype)]
     if len(values) > 1:  # one part would be split into a copy, kept for the backward pass
         shares = jnp.split(shares[0], np.cumsum([v.shape[1] for v in values])[:-1], axis=-1)
-    summed = [_of_values(w, v) for w, v in zip(shares, values, strict=True)]
+    summed = [jnp.einsum("hqk,hkd->hqd", w, v) for w, v in zip(shares, values, strict=True)]
     return (sum(summed[1:], summed[0]).astype(total.dtype) / total).astype(query.dtype), largest
-
-
-def _with_keys(query: Heads, keys: Heads) -> Float[AnyArray, "H Tq Tk"]:
-    """q·kᵀ, summed in float32.
-
-    Of one query, as when tokens are generated, XLA's batched product on a CPU is slower than the
-    sum written out; so is that of `_of_values`.
-    """
-    precise = wide(query.dtype)
-    if query.shape[1] == 1:
-        return jnp.sum(query.astype(precise) * keys.astype(precise), axis=-1)[:, None, :]
-    return jnp.einsum("hqd,hkd->hqk", query, keys, preferred_element_type=precise)
-
-
-def _of_values(shares: Float[AnyArray, "H Tq Tk"], values: Heads) -> Heads:
-    """Shares · v, in the dtype of these."""
-    if shares.shape[1] == 1:
-        precise = wide(values.dtype)
-        products = shares.astype(precise).reshape(*shares.shape[::2], 1) * values.astype(precise)
-        return jnp.sum(products, axis=1, keepdims=True)
-    return jnp.einsum("hqk,hkd->hqd", shares, values)
 
 
 @jax.custom_jvp

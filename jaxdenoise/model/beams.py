@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxdenoise.arrays import AnyArray, Example, Params
 from jaxdenoise.errors import require
-from jaxdenoise.model.decoding import Cache, allowed, begin, extend
+from jaxdenoise.model.decoding import Cache, allowed, begin, by_layer, extend
 from jaxdenoise.model.model import Model
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -69,6 +69,7 @@ def beam_search(
     fairseq/sequence_generator.py (BART's); transformers' `early_stopping="never"` is the same.
     """
     require(beams >= 1, f"beams is {beams}; it must be at least 1")
+    params = by_layer(params)
     hidden, cache = begin(model, params, batch, length, vocab)
     rows, project = hidden.shape[0], model.projection(params)
 

@@ -15,6 +15,7 @@ from jaxdenoise.arrays import AnyArray, Example, Key, Params, Visibility
 from jaxdenoise.errors import require
 from jaxdenoise.model.model import Model
 from jaxdenoise.model.streams import Sight
+from jaxdenoise.model.transformer import layer_by_layer
 from jaxdenoise.vocabulary import Vocabulary
 
 Tokens = Int[AnyArray, "B S"]
@@ -142,6 +143,7 @@ def _generate(
     choose: Callable[[AnyArray, Logits], Int[AnyArray, "B"]],
 ) -> Tokens:
     """Writes what `choose` takes, of the logits of each step, until all rows have ended."""
+    params = by_layer(params)
     hidden, cache = begin(model, params, batch, length, vocab)
     size, project = hidden.shape[0], model.projection(params)
 
@@ -163,6 +165,15 @@ def _generate(
     first, ended = write(jnp.int32(0), hidden, blank, jnp.zeros(size, bool))
     start = _Running(jnp.int32(1), first, ended, cache)
     return jax.lax.while_loop(running, go_on, start).outputs
+
+
+def by_layer(params: Params) -> Params:
+    """The parameters with those of the decoder's layers apart, a copy.
+
+    A loop over tokens would copy them out of the stacked ones at every step.
+    """
+    decoder = {**params["decoder"], "layers": layer_by_layer(params["decoder"]["layers"])}
+    return {**params, "decoder": decoder}
 
 
 def allowed(logits: Float[AnyArray, "*T V"], vocab: Vocabulary) -> Float[AnyArray, "*T V"]:

@@ -87,6 +87,14 @@ class Block(Layer):
         return sums if before else normed(sums)
 
 
+def layer_by_layer(stacked: Any) -> Sequence[Any]:
+    """The parameters of each layer, from those of all; or as they are, where they stand apart."""
+    if isinstance(stacked, tuple):
+        return stacked
+    number = len(jax.tree.leaves(stacked)[0])
+    return tuple(jax.tree.map(lambda x, n=n: x[n], stacked) for n in range(number))
+
+
 class Stack(Layer):
     """Positions added, blocks scanned, a final norm where norms come before."""
 
@@ -153,9 +161,9 @@ class Stack(Layer):
         count = self.config.layers(self.stack)
         kept = self.variable("cache", "layers", lambda: ({},) * count)
         block, layers = Block(self.config, self._crosses, parent=None), []
-        stacked, reaches = self.variables["params"]["layers"], self._reaches()
+        layers_of, reaches = layer_by_layer(self.variables["params"]["layers"]), self._reaches()
         for number, before in enumerate(kept.value):
-            params, reach = jax.tree.map(lambda x, n=number: x[n], (stacked, reaches))
+            params, reach = layers_of[number], jax.tree.map(lambda x, n=number: x[n], reaches)
             variables = {"params": params, "cache": before}
             (streams, _), after = block.apply(variables, streams, around, reach, mutable=["cache"])
             layers.append(after["cache"])

@@ -21,10 +21,10 @@ from jaxdenoise.errors import UserError
 from jaxdenoise.objectives import Objective, ObjectiveConfig, configure
 from jaxdenoise.report.alignment import kept_places
 from jaxdenoise.sweep.order import prefer_order
-from jaxdenoise.sweep.scores import expressible, scores_of
 from jaxdenoise.training.compiled import count_positions, sample_rows
 from jaxdenoise.training.evaluation import Evaluator
 from jaxdenoise.training.setup import Plan, Setup
+from jaxdenoise.training.targets import expressible, scores_of
 
 INFILL = {
     "encoder_decoder": configure("span_corruption"),

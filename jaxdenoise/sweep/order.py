@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxdenoise.arrays import Params, Rows
 from jaxdenoise.objectives import Objective, configure
-from jaxdenoise.sweep.scores import expressible, scores_of
 from jaxdenoise.training.setup import Setup
 from jaxdenoise.training.step import corrupted
+from jaxdenoise.training.targets import expressible, scores_of
 
 PERMUTE = configure("sentence_permutation")
 

@@ -1,6 +1,7 @@
 """Every command on a run of a second, as a user types it."""
 
 import ast
+import json
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from jaxdenoise.data.store import TokenStore
 from jaxdenoise.experiment import experiment, experiments, load_experiments
 from jaxdenoise.objectives import objective, objectives
 from jaxdenoise.training.run_directory import read_json
+from tests.commands.test_errors import refuse
 
 
 @pytest.fixture
@@ -255,3 +257,28 @@ def test_a_notebooks_shell_cell_has_colours_but_no_live_line(monkeypatch):
     console = make_console()
     assert not console.is_terminal
     assert console.color_system == "standard"
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_again_and_document_by_document(command, pairs, tmp_path, capsys):
+    assert command("train", "tiny_run", "--run-dir", "run")[0] == 0
+    own = read_json(tmp_path / "run" / "results.json")
+    _, shown = command("evaluate", "run")
+    loss, bits = own["held_out"]["text_loss"], own["baselines"]["bigram"]["bits_per_byte"]
+    assert shown.splitlines()[-1].split()[:3] == ["this", "model", f"{loss:.3f}"]
+    assert f"{bits:.3f}" in shown
+    _, other = command("evaluate", "run", "--objective", "prefix_lm")
+    assert other.splitlines()[-1].split()[2] != f"{loss:.3f}"
+    _, said = command("evaluate", "run", "--per-document", "documents.jsonl")
+    lines = [json.loads(line) for line in Path("documents.jsonl").read_text("utf-8").splitlines()]
+    assert f"{len(lines)} held-out documents" in said
+    assert sum(line["tokens"] for line in lines) > 0
+    on_pairs = ("--data.files", str(pairs), "--data.pairs", "True", "--objective", "text_to_text")
+    _, answered = command("evaluate", "run", *on_pairs)
+    assert "nearest (TF-IDF)" in answered
+    for args, message in [
+        (["--model.width", "8"], "--model.width cannot be another than the run's; what can"),
+        (["--per-document", "no/folder.jsonl"], "whose folder is not there"),
+        (["--objective", "masked_lm"], "choose another architecture or another objective"),
+    ]:
+        refuse(["evaluate", "run", *args], capsys, message)
