@@ -73,6 +73,11 @@ class Experiment:
             f"the objective {name} reads pairs; set data.pairs, and give pairs as data.corpus or "
             "data.files",
         )
+        require(
+            not self.data.pairs or self.objective.options().get("context_length") is None,
+            "data.pairs is set, whose sources end with a separator; leave "
+            "objective.context_length out",
+        )
         able = [n for n in objectives.names() if objectives[n].pairs != "never"]
         require(
             not self.data.pairs or pairs != "never",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.commands.show_results import results_table, scores_table
-from jaxdenoise.data.store import prepare
+from jaxdenoise.data.store import TokenStore, prepare
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, load_experiments, override
 from jaxdenoise.flags import split_flags, take_single
-from jaxdenoise.paths import as_path, is_local
-from jaxdenoise.training.run_directory import RunDirectory, open_run
+from jaxdenoise.paths import as_path, is_local, write_whole
+from jaxdenoise.tokenizer import read_tokenizer
+from jaxdenoise.training.run_directory import RunDirectory, open_run, started_from
 
 if TYPE_CHECKING:
     from jaxdenoise.arrays import Params
@@ -29,7 +33,8 @@ unigram and a bigram model of the training text; of a run on pairs, how it answe
   --module NAME        the module that registered the run's objective, where it is one of yours
 
 Fields of data, objective and training may be others than the run's, such as
---objective prefix_lm, --data.files "texts/*.txt" or --training.evaluation-rows 2000.
+--objective prefix_lm, --training.evaluation-rows 2000, or --data.files "texts/*.txt", of which the
+held-out part is asked: give --data.held-out 0.9 to ask for most of it.
 """
 MAY_CHANGE = ("data.", "objective", "training.backend", "training.evaluation_rows")
 
@@ -50,7 +55,7 @@ def run(args: Sequence[str]) -> int:
             f"--per-document is '{output}', whose folder is not there; make it, or name another",
         )
     console = make_console()
-    store = prepare(experiment.data, console=console)
+    experiment, store = _prepared(experiment, directory, console)
 
     from jaxdenoise.data.baselines import MAX_TOKENS, fit_baselines
     from jaxdenoise.training.answers import answer_held_out
@@ -59,7 +64,7 @@ def run(args: Sequence[str]) -> int:
     from jaxdenoise.training.setup import build
 
     setup = build(experiment, store)
-    params = _params(setup, directory, trained)
+    params = _params(setup, directory)
     if output is not None:
         count = _write_lines(output, document_losses(setup, params))
         console.print(f"{count:,} held-out documents: {output}", soft_wrap=True)
@@ -83,25 +88,41 @@ def _changed(trained: Experiment, changes: dict[str, Any], directory: RunDirecto
                 f"--{name} cannot be another than the run's; what can: "
                 + ", ".join(f"{field}*" if field.endswith(".") else field for field in MAY_CHANGE)
             )
+    require("data.tokenizer" not in changes, "--data.tokenizer cannot be another than the run's")
     if any(name.startswith("data.") for name in changes):
-        changes = {"data.tokenizer": str(directory.tokenizer), **changes}
+        data = dataclasses.replace(
+            trained.data, tokenizer=str(directory.tokenizer), train_tokens=None
+        )
+        trained = dataclasses.replace(trained, data=data)
+    if "imported" in directory.saved()["store"]:
+        trained = started_from(trained, str(directory.path))
     return override(trained, changes)
 
 
-def _params(setup: Setup, directory: RunDirectory, trained: Experiment) -> Params:
+def _params(setup: Setup, directory: RunDirectory) -> Params:
     """Where the setup's devices have them."""
     from jaxdenoise.training.run import final_params
-    from jaxdenoise.training.weights import origin, restore_params
+    from jaxdenoise.training.weights import check_trained, initial_state
 
-    if origin(directory) is not None:
-        return restore_params(directory, trained, setup.model)
-    require(
-        directory.checkpoints.is_dir(),
-        f"{directory.path} has no checkpoint yet; train it first, the same command continues it",
-    )
+    if setup.experiment.training.init_from == str(directory.path):  # imported: no optimizer's state
+        return initial_state(setup).params
+    check_trained(directory)
     return final_params(setup, directory)
 
 
+def _prepared(
+    experiment: Experiment, directory: RunDirectory, console: Console
+) -> tuple[Experiment, TokenStore]:
+    """The tokens, made by the run's own tokenizer, also where its corpus has changed since."""
+    store, file = prepare(experiment.data, console=console), directory.tokenizer
+    if store.tokenizer.to_json() != read_tokenizer(file).to_json():
+        data = dataclasses.replace(experiment.data, tokenizer=str(file))
+        experiment = dataclasses.replace(experiment, data=data)
+        store = prepare(data, console=console)
+    return experiment, store
+
+
 def _write_lines(output: str, records: Iterable[dict[str, Any]]) -> int:
-    with as_path(output).open("w", encoding="utf-8") as file:
-        return sum(file.write(json.dumps(record) + "\n") > 0 for record in records)
+    lines = [json.dumps(record) + "\n" for record in records]
+    write_whole(as_path(output), "".join(lines).encode())
+    return len(lines)

@@ -140,13 +140,13 @@ def collect(root: Path) -> Comparison:
 def _of_answers(values: Any, jobs: Sequence[Job]) -> list[Measure]:
     """How held-out pairs are answered by runs on pairs, or by runs that were fine-tuned on some."""
     tasks = {name: f"{name} " for job in jobs for name in job.downstream}
-    if any(job.experiment["data"]["pairs"] for job in jobs):
+    if any(job.experiment["data"].get("pairs") for job in jobs):
         tasks[""] = ""
 
     def of(task: str, name: str) -> Any:
         def find(result: Mapping[str, Any]) -> float | None:
             if task:
-                return (result["downstream"].get(task) or {}).get(name)
+                return (result.get("downstream", {}).get(task) or {}).get(name)
             return result.get("scores", {}).get(MODEL, {}).get(name)
 
         return find

@@ -99,9 +99,7 @@ def open_corpus(config: DataConfig) -> Corpus:
     """
     if config.files:
         return _of_files(files.find_files(config.files), config)
-    corpus = _named(config.corpus, config)
-    check_pairs(config.corpus, corpus.pairs, config.pairs)
-    return corpus
+    return _named(config.corpus, config)
 
 
 def open_member(name: str, config: DataConfig) -> Corpus:
@@ -133,7 +131,10 @@ def _of_files(paths: list[Path], config: DataConfig) -> Corpus:
 
 def _named(name: str, config: DataConfig) -> Corpus:
     if not name.startswith(huggingface.SCHEME):
-        return corpora[name]()
+        corpus = corpora[name]()
+        check_pairs(name, corpus.pairs, config.pairs)
+        return corpus
+    check_pairs(name, False, config.pairs)
     return Corpus(
         name=huggingface.short_name(name),
         fingerprint=huggingface.fingerprint(name, config.field),

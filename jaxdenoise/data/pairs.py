@@ -48,7 +48,8 @@ def pair_of(record: dict[str, Any]) -> tuple[Pair | None, str]:
       >>> pair_of({"source": "2 + 2 ="})[1]
       "has no text 'target' beside 'source'"
     """
-    for names in FIELDS:
+    # A record may have a `source` of another meaning beside its prompt.
+    for names in sorted(FIELDS, key=lambda names: -sum(name in record for name in names)):
         if names[0] in record:
             for name in names:
                 text = record.get(name)
@@ -68,8 +69,8 @@ class Pairs(Sequence[np.ndarray]):
       tokens: of all pairs, one behind the other.
       documents: where each starts, and its tokens.
       separator_id: between source and target.
-      most: tokens that a pair may have, of which the target may have half; the source is cut at its
-        end to what is left. None for all.
+      most: tokens that a pair may have; None for all. Source and target are cut at their ends, the
+        target only where it has more than half and more than the source leaves.
     """
 
     tokens: Stream | np.ndarray
@@ -86,8 +87,9 @@ class Pairs(Sequence[np.ndarray]):
         if self.most is None or length <= self.most:
             return ids
         border = int(np.argmax(ids == self.separator_id))
-        tail = ids[border:][: self.most // 2]
-        return np.concatenate([ids[: min(border, self.most - len(tail))], tail])
+        room = max(self.most // 2, self.most - border)
+        tail = ids[border:] if length - border <= room else [*ids[border:][: room - 1], ids[-1]]
+        return np.concatenate([ids[: self.most - len(tail)], tail])
 
     def parts(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Source and target of a pair, without what parts and ends them."""

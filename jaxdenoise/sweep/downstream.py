@@ -16,6 +16,14 @@ from jaxdenoise.training.scoring import MODEL
 from jaxdenoise.training.setup import build
 
 
+def fitting(experiment: Experiment) -> Experiment | None:
+    """The experiment with an objective that its model can have; None for an encoder."""
+    architecture, objective = experiment.model.architecture, experiment.objective
+    if architecture == "decoder" and objective.recipe.pairs == "only":
+        return dataclasses.replace(experiment, objective=configure("subsequence"))
+    return None if architecture == "encoder" else experiment
+
+
 def fine_tune(
     job: Job, name: str, experiment: Experiment, console: Console
 ) -> Mapping[str, float] | None:
@@ -31,10 +39,8 @@ def fine_tune(
       How its answers to held-out pairs score (`training.scoring.MEASURES`); None for an encoder,
       which writes none.
     """
-    experiment = started_from(experiment, job.path)
-    if experiment.model.architecture == "encoder":
+    tuned = fitting(started_from(experiment, job.path))
+    if tuned is None:
         return None
-    if experiment.model.architecture == "decoder":
-        experiment = dataclasses.replace(experiment, objective=configure("subsequence"))
-    results = train(build(experiment), name, RunDirectory(job.run.path / name), console)
+    results = train(build(tuned), name, RunDirectory(job.run.path / name), console)
     return results["scores"][MODEL]

@@ -55,7 +55,7 @@ class Job:
 
     @property
     def measures(self) -> Path:
-        """What it was asked at the end; with this file it is done."""
+        """What it was asked at the end."""
         return self.run.path / "measures.json"
 
     @property
@@ -65,11 +65,19 @@ class Job:
 
     def state(self) -> State:
         """Where it stands."""
-        if self.measures.exists():
+        if self.is_measured():
             return "done"
         if self.failure.exists():
             return "failed"
         return "running" if self.run.metrics.exists() else "waiting"
+
+    def is_measured(self) -> bool:
+        """Whether it was asked all, and fine-tuned as all that it should be."""
+        if not self.measures.exists():
+            return False
+        return not self.downstream or (
+            self.downstream.keys() <= read_json(self.measures).get("downstream", {}).keys()
+        )
 
     def progress(self) -> dict[str, Any]:
         """The newest row of its metrics that has a loss; empty before the first."""
@@ -121,7 +129,7 @@ def _train_and_measure(job: Job, console: Console) -> None:
     from jaxdenoise.training.run import final_params, train
     from jaxdenoise.training.setup import build
 
-    if job.measures.exists():
+    if job.is_measured():
         return
     setup = build(from_dict(job.experiment))
     train(setup, job.name, job.run, console)

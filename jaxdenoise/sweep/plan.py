@@ -11,9 +11,11 @@ from jaxdenoise.ablation import Ablation, Run
 from jaxdenoise.data.store import TokenStore, prepare
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, to_dict
+from jaxdenoise.sweep.downstream import fitting
 from jaxdenoise.sweep.jobs import SWEEP, Job, is_sweep
 from jaxdenoise.sweep.measures import as_plain, by_name, costs_of, objective_of
 from jaxdenoise.training.run_directory import default_directory, read_json, write_json
+from jaxdenoise.training.scoring import check_installed
 from jaxdenoise.training.setup import Plan, plan
 
 
@@ -32,6 +34,7 @@ def plan_jobs(
     """
     prepared = prepared or (lambda experiment: prepare(experiment.data))
     plans = _plans(ablation, prepared)
+    _check_downstream(ablation, plans)
     runs = match_budgets(ablation, plans)
     first = {run.arm: run.experiment for run in reversed(runs)}
     named = {arm: first[arm].objective for arm in ablation.arms}
@@ -76,6 +79,25 @@ def _plans(ablation: Ablation, prepared: Callable[[Experiment], TokenStore]) -> 
             f"nothing was started. {reasons}. The others can: {others}"
         )
     return plans
+
+
+def _check_downstream(ablation: Ablation, plans: Mapping[str, Plan]) -> None:
+    """Raises `UserError` unless every arm can be fine-tuned as it should be at its end."""
+    if ablation.downstream:
+        check_installed()
+    for name, experiment in ablation.downstream.items():
+        for arm, made in plans.items():
+            model = dataclasses.replace(made.experiment.model, embedding_rows=None)
+            tuned = fitting(dataclasses.replace(experiment, model=model))
+            if tuned is None:
+                continue
+            try:
+                plan(tuned, made.objective.vocab)
+            except UserError as error:
+                raise UserError(
+                    f"config {ablation.name}: downstream.{name} of arm {arm} cannot be built, "
+                    f"nothing was started. {error}"
+                ) from error
 
 
 def match_budgets(ablation: Ablation, plans: Mapping[str, Plan]) -> tuple[Run, ...]:

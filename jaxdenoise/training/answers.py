@@ -10,17 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdenoise.arrays import Example, Params, Rows, Visibility
+from jaxdenoise.arrays import Example, Params, Visibility
 from jaxdenoise.corruption.restore import until_eos
-from jaxdenoise.data.pairs import Pairs
 from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import Model
 from jaxdenoise.tokenizer import Tokenizer
+from jaxdenoise.training import processes
 from jaxdenoise.training.parallel import fetch
 from jaxdenoise.training.scoring import MODEL, baseline_answers, score
 from jaxdenoise.training.setup import Setup
 
 CHUNK = 64  # sources decoded at a time
+MOST_KNOWN = 50_000  # training pairs that the baselines know
 _greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
 
 
@@ -33,25 +34,31 @@ def answer_held_out(setup: Setup, params: Params) -> dict[str, Any]:
 
     Returns:
       "scores": by name, the model and the baselines, what `scoring.score` gives. "answers": for
-      each pair {"source", "target", "answer"}.
+      each pair {"source", "target", "answer"}. Empty in other processes than the first.
     """
     tokenizer, experiment = setup.store.tokenizer, setup.experiment
-    asked = _of_rows(setup.held_out(experiment.training.evaluation_rows), tokenizer)
-    longest = max(len(target) for _, target in asked) + 1
-    prompts = [source for source, _ in asked]
+    rows, length = setup.held_out(experiment.training.evaluation_rows), experiment.data.raw_length
+    pairs = setup.store.pairs("held_out")
+    targets = [pairs.parts(int(number))[1] for number in rows.example_ids]
+    cut = dataclasses.replace(pairs, most=length)
+    prompts = [cut.parts(int(number))[0] for number in rows.example_ids]
+    longest = min(max(map(len, targets)) + 1, length)
     together = getattr(setup.objective.config, "bidirectional_context", False)
     written = answer(
         setup.model, params, tokenizer, prompts, longest=longest, bidirectional=together
     )
-    sources, targets = zip(*(_texts(pair, tokenizer) for pair in asked), strict=True)
-    pairs = dataclasses.replace(setup.store.pairs("train"), most=experiment.data.raw_length)
-    known = [_texts(pairs.parts(number), tokenizer) for number in range(len(pairs))]
+    if not processes.first():
+        return {}
+    pairs = dataclasses.replace(setup.store.pairs("train"), most=length)
+    parts = [pairs.parts(number) for number in _some(len(pairs))]
+    known = [(tokenizer.decode(source), tokenizer.decode(target)) for source, target in parts]
+    sources, wanted = ([tokenizer.decode(ids) for ids in side] for side in (prompts, targets))
     answers = {**baseline_answers(known, sources), MODEL: written}
     return {
-        "scores": {name: score(texts, targets) for name, texts in answers.items()},
+        "scores": {name: score(texts, wanted) for name, texts in answers.items()},
         "answers": [
             {"source": source, "target": target, "answer": text}
-            for source, target, text in zip(sources, targets, written, strict=True)
+            for source, target, text in zip(sources, wanted, written, strict=True)
         ],
     }
 
@@ -108,15 +115,7 @@ def _prompts(rows: Sequence[np.ndarray], size: int, stack: str, together: bool) 
     return Example(**{f"{stack}_{name}": value for name, value in fields.items()})
 
 
-def _of_rows(rows: Rows, tokenizer: Tokenizer) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Source and target of each row, as the model is given them."""
-    tokens = np.concatenate([row[:n] for row, n in zip(rows.tokens, rows.lengths, strict=True)])
-    starts = np.cumsum(rows.lengths) - rows.lengths
-    documents = np.stack([starts, rows.lengths], axis=1)
-    pairs = Pairs(tokens, documents, tokenizer.separator_id)
-    return [pairs.parts(number) for number in range(len(pairs))]
-
-
-def _texts(pair: tuple[np.ndarray, np.ndarray], tokenizer: Tokenizer) -> tuple[str, str]:
-    source, target = map(tokenizer.decode, pair)
-    return source, target
+def _some(number: int) -> np.ndarray:
+    """Up to `MOST_KNOWN` of so many, from all over, the same every time."""
+    order = np.random.Generator(np.random.Philox(key=0)).permutation(number)
+    return np.sort(order[:MOST_KNOWN])

@@ -55,13 +55,16 @@ def _scored(setup: Setup, params: Params) -> Iterator[tuple[int, int, float, int
     while block := list(itertools.islice(pieces, TOGETHER)):
         rows = _rows([tokens for _, tokens in block], before, setup)
         before += len(block)
-        owners = iter(block)
+        done = 0
         for _, batch, text, loss, _ in scores_of(objective, setup, params, rows):
             targets, loss = np.asarray(batch.targets(stack)[0]), np.asarray(loss, np.float64)
-            chunk = zip(text, targets, loss, strict=True)
-            for (number, tokens), (chosen, ids, nats) in zip(owners, chunk, strict=False):
-                size = int(sizes[ids[chosen]].sum())
-                yield number, len(tokens), float(nats[chosen].sum()), int(chosen.sum()), size
+            owners = block[done : done + len(text)]  # the last chunk is filled up with empty rows
+            done += len(owners)
+            for row, (number, tokens) in enumerate(owners):
+                chosen = text[row]
+                size = int(sizes[targets[row][chosen]].sum())
+                nats = float(loss[row][chosen].sum())
+                yield number, len(tokens), nats, int(chosen.sum()), size
 
 
 def _pieces(setup: Setup) -> Iterator[Piece]:

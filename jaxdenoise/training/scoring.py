@@ -21,7 +21,7 @@ MEASURES = {
 MODEL = "this model"
 """What it is called beside the baselines."""
 NEEDED = ("rouge_score", "sklearn")
-MOST_NEIGHBOURS = 50_000  # training pairs among which the nearest is looked for
+_TOGETHER = 64  # sources whose nearest are looked for at a time
 
 
 class _Words:
@@ -29,6 +29,11 @@ class _Words:
 
     def tokenize(self, text: str) -> list[str]:
         return re.findall(r"[^\W_]+", text.lower())
+
+
+def _pieces(text: str) -> list[str]:
+    """Words, and signs one by one, so that any text has some."""
+    return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
 def check_installed() -> None:
@@ -85,11 +90,15 @@ def baseline_answers(
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    texts, targets = zip(*known[:MOST_NEIGHBOURS], strict=True)
+    texts, targets = zip(*known, strict=True)
     [(commonest, _)] = collections.Counter(targets).most_common(1)
-    vectorizer: Any = TfidfVectorizer(sublinear_tf=True)
-    nearness = vectorizer.fit_transform(texts) @ vectorizer.transform(sources).T
-    places = np.asarray(nearness.argmax(axis=0)).ravel()
+    pieces: Any = _pieces  # a function will do, which the types there do not say
+    vectorizer: Any = TfidfVectorizer(analyzer=pieces, sublinear_tf=True)
+    among = vectorizer.fit_transform(texts)
+    places: list[int] = []
+    for start in range(0, len(sources), _TOGETHER):
+        nearness = vectorizer.transform(sources[start : start + _TOGETHER]) @ among.T
+        places += np.asarray(nearness.argmax(axis=1)).ravel().tolist()
     return {
         "majority": [commonest] * len(sources),
         "nearest (TF-IDF)": [targets[place] for place in places],

@@ -84,12 +84,21 @@ def restore_params(run: RunDirectory, experiment: Experiment, model: Model) -> P
     if origin(run) is not None:
         tx = optax.identity()
     shapes = state_shapes(model, tx)
+    check_trained(run)
+    checkpoints = Checkpoints(run.checkpoints)
+    try:
+        return checkpoints.restore(shapes).params
+    finally:
+        checkpoints.close()
+
+
+def check_trained(run: RunDirectory) -> None:
+    """Raises `UserError` if a run has no checkpoint yet."""
     none = f"{run.path} has no checkpoint yet; train it first, the same command continues it"
     require(run.checkpoints.is_dir(), none)
     checkpoints = Checkpoints(run.checkpoints)
     try:
         require(checkpoints.latest() is not None, none)
-        return checkpoints.restore(shapes).params
     finally:
         checkpoints.close()
 

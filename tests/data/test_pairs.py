@@ -32,21 +32,23 @@ def stream(sizes):
 
 
 @given(SIZES, st.integers(4, 24))
-def test_a_source_is_cut_at_its_end_and_a_target_where_it_has_half(sizes, most):
+def test_both_are_cut_at_their_ends_and_eos_stays(sizes, most):
     whole = stream(sizes)
     cut = Pairs(whole.tokens, whole.documents, SEPARATOR, most)
     for number, (source, target) in enumerate(sizes):
-        before, after = whole[number], cut[number]
+        before, after = whole[number].tolist(), cut[number].tolist()
         assert whole.parts(number)[0].tolist() == list(range(100, 100 + source))
         assert whole.parts(number)[1].tolist() == list(range(200, 200 + target))
         if len(before) <= most:
-            assert after.tolist() == before.tolist()
+            assert after == before
             continue
-        border = after.tolist().index(SEPARATOR)
-        kept = before[source:][: most // 2]
-        assert after[border:].tolist() == kept.tolist()
-        assert after[:border].tolist() == before[: min(source, most - len(kept))].tolist()
-        assert len(after) <= most
+        assert len(after) == most  # no room is left
+        assert after[-1] == END
+        first, second = (part.tolist() for part in cut.parts(number))
+        assert first == list(range(100, 100 + source))[: len(first)]
+        assert second == list(range(200, 200 + target))[: len(second)]
+        assert len(second) == target or len(second) + 2 >= most // 2
+        assert len(first) == source or len(first) >= most - most // 2
 
 
 def test_each_epoch_visits_every_pair_once_and_a_row_has_one():
@@ -117,6 +119,10 @@ def test_what_does_not_go_with_pairs_is_refused(corpus, pairs):
         _config(pairs, packing=True)
     with pytest.raises(UserError, match="'pydocs_names' is of pairs; set data.pairs"):
         prepare(DataConfig(corpus="pydocs_names"))
+    with pytest.raises(UserError, match="'pydocs_names' is of pairs; set data.pairs"):
+        prepare(DataConfig(mixture=(("pydocs", 1), ("pydocs_names", 1))))
+    with pytest.raises(UserError, match="data.pairs is set, and 'hf:some/one' has none"):
+        prepare(DataConfig(corpus="hf:some/one", pairs=True))
     with pytest.raises(UserError, match="data.pairs is set, and 'pydocs' has none"):
         prepare(DataConfig(corpus="pydocs", pairs=True))
 
@@ -155,6 +161,8 @@ def test_either_pair_of_names_will_do():
     pair, problem = pair_of({"source": "a", "target": "b", "more": 1})
     assert (pair, problem) == ("a\nb", "")
     assert pair_of({})[1].endswith("(fields: none)")
+    about = {"source": "a newspaper", "prompt": "a", "completion": "b"}
+    assert pair_of(about)[0].source == "a"
 
 
 def _config(path, **fields):

@@ -1,5 +1,7 @@
 """Fine-tuning as a measure: each arm starts from its own run, with its seed, and is compared."""
 
+import dataclasses
+
 import pytest
 
 from jaxdenoise.ablation import resolve
@@ -55,6 +57,8 @@ def test_every_arm_is_fine_tuned_from_its_own_run(config, tmp_path):
     jobs = plan_jobs(ablation, tmp_path)
     write_sweep(ablation, jobs, tmp_path)
     assert [do(job) for job in jobs] == ["done"] * 3, [job.reason() for job in jobs]
+    asked_more = dataclasses.replace(jobs[0], downstream={**jobs[0].downstream, "more": {}})
+    assert asked_more.state() != "done"
     found = collect(tmp_path)
     assert found.ranked_by.name == "task token F1"
     assert set(found.ranked_by.values) == {"wide", "decoder"}  # an encoder writes nothing
@@ -91,8 +95,11 @@ def test_runs_on_pairs_are_compared_by_their_answers(config, tmp_path):
     assert list(found.matrix) == ["text_to_text"]
 
 
-def test_what_is_not_on_pairs_is_no_downstream_task(config):
+def test_what_is_not_on_pairs_is_no_downstream_task(config, tmp_path):
     with pytest.raises(UserError, match=r"config x: downstream.tiny_run is not on pairs"):
         config(downstream={"tiny_run": {}})
+    with pytest.raises(UserError, match=r"downstream.task of arm tiny_run cannot be built, "):
+        plan_jobs(config(downstream={"task": {"training": {"micro_batches": 3}}}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="did you mean 'task'"):
         config(downstream={"taks": {}})

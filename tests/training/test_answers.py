@@ -13,6 +13,8 @@ from jaxdenoise.training import answers
 from jaxdenoise.training.setup import build
 from tests.model.test_transformer import spread
 
+SUBSEQUENCE = {"objective": "subsequence"}
+
 
 @pytest.fixture
 def on_pairs(tiny, pairs):
@@ -88,7 +90,8 @@ def test_what_is_written_is_what_the_model_finds_likeliest_in_training(
     logits = np.asarray(setup.model.apply(params, batch))[..., : tokenizer.vocab.size]
     weights = np.asarray(batch.decoder_loss_weights)
     expected = logits[np.arange(60), (weights > 0).argmax(axis=1)].argmax(axis=-1)
-    sources = [source for source, _ in answers._of_rows(rows, tokenizer)]
+    held_out = setup.store.pairs("held_out")
+    sources = [held_out.parts(int(number))[0] for number in rows.example_ids]
     together = objective.get("bidirectional_context", False)
     found = answers.answer(
         setup.model, params, tokenizer, sources, longest=1, bidirectional=together
@@ -103,6 +106,14 @@ def test_what_is_written_is_what_the_model_finds_likeliest_in_training(
         ({"data.pairs": False}, "objective text_to_text reads pairs; set data.pairs"),
         ({"objective": "span_corruption"}, "reads no pairs; choose subsequence or text_to_text"),
         ({"data.raw_length": 2}, "a source, a separator and a target have a token each"),
+        (
+            {
+                "model.architecture": "decoder",
+                "objective": "subsequence",
+                "objective.context_length": 3,
+            },
+            "leave objective.context_length out",
+        ),
         ({"objective.longest_target": 0}, "longest_target is 0; it must be at least 1"),
     ],
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxdenoise.experiment import override
-from jaxdenoise.training import documents
+from jaxdenoise.training import documents, evaluation
 from jaxdenoise.training.setup import build
 from tests.model.test_transformer import spread
 
@@ -32,7 +32,8 @@ def test_a_documents_loss_is_the_sum_of_its_pieces(setup, monkeypatch):
         assert one["tokens"] == text.sum() == size - 1
         assert one["bytes"] == sizes[ids[text]].sum()
         assert one["nats"] == pytest.approx(np.concatenate(nats)[text].sum(), rel=1e-5)
-    monkeypatch.setattr(documents, "TOGETHER", 7)  # documents lie across blocks
+    monkeypatch.setattr(documents, "TOGETHER", 17)  # documents lie across blocks
+    monkeypatch.setattr(evaluation, "CHUNK", 5)  # and across what is computed together
     again = list(documents.document_losses(setup, params))
     assert [one["tokens"] for one in again] == [one["tokens"] for one in found]
     np.testing.assert_allclose([o["nats"] for o in again], [o["nats"] for o in found], rtol=1e-5)

@@ -64,6 +64,11 @@ def test_the_nearest_source_answers_and_the_commonest_target():
     assert found["nearest (TF-IDF)"] == ["sort_rows", "save"]
 
 
+def test_sources_without_a_word_have_a_nearest_too():
+    found = scoring.baseline_answers([("2 + 2", "4"), ("2 - 2", "0")], ["- 2", ""])
+    assert found["nearest (TF-IDF)"] == ["0", "4"]
+
+
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(scoring.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"rouge_score and sklearn .* 'jaxdenoise\[score\]'"):
