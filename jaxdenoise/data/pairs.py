@@ -25,7 +25,7 @@ class Pair(str):
     Example:
       >>> pair = Pair("Return the sum.", "sum")
       >>> pair.source, pair.target, str(pair)
-      ('Return the sum.', 'sum', 'Return the sum.\\nsum')
+      ('Return the sum.', 'sum', 'Return the sum.\nsum')
     """
 
     __slots__ = ("source", "target")

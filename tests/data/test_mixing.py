@@ -281,7 +281,7 @@ def test_a_weight_that_is_missing_or_no_number_is_told_in_a_line(values):
 
 
 def test_a_member_that_is_nothing_is_named():
-    with pytest.raises(UserError, match=r"data.mixture: no corpus \(pydocs\) and no file matches"):
+    with pytest.raises(UserError, match=r"data.mixture: no corpus \(pydocs, .*\) and no file"):
         prepare(DataConfig(mixture=(("pydoc", 1.0),)))
 
 
