@@ -127,6 +127,7 @@ def test_what_does_not_go_with_pairs_is_refused(corpus, pairs):
         prepare(DataConfig(corpus="pydocs", pairs=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [pydocs.names, pydocs.modules])
 def test_pairs_of_docstrings_are_held_out_where_their_documents_are(made):
     documents, plain = list(made()), pydocs.documents()

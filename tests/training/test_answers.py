@@ -59,7 +59,7 @@ def test_a_models_answers_are_scored_beside_the_baselines(on_pairs, monkeypatch)
     ("architecture", "objective"),
     [
         ("encoder_decoder", {"name": "text_to_text"}),
-        ("decoder", {"name": "subsequence"}),
+        pytest.param("decoder", {"name": "subsequence"}, marks=pytest.mark.slow),
         pytest.param(
             "decoder",
             {"name": "subsequence", "bidirectional_context": True},

@@ -16,6 +16,7 @@ def setup(tiny):
     return build(override(tiny, fields))
 
 
+@pytest.mark.slow
 def test_a_documents_loss_is_the_sum_of_its_pieces(setup, monkeypatch):
     params = spread(setup.initial_state().params)
     found = list(documents.document_losses(setup, params))
