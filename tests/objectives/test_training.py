@@ -7,7 +7,7 @@ import pytest
 
 from jaxdenoise.objectives import objectives
 from jaxdenoise.training.step import corrupt, init, make_step
-from tests.objectives.test_leakage import model_for
+from tests.objectives.test_leakage import as_read, model_for
 
 STEPS = 20
 
@@ -16,7 +16,7 @@ STEPS = 20
 @pytest.mark.parametrize("name", objectives.names())
 def test_the_loss_falls(name, vocab, make_rows):
     objective = objectives[name](vocab=vocab)
-    rows = make_rows(8, 32, lengths=[32, 32, 31, 20, 12, 7, 2, 0])
+    rows = as_read(name, make_rows(8, 32, lengths=[32, 32, 31, 20, 12, 7, 2, 0]))
     model, tx = model_for(corrupt(objective, rows)), optax.adam(1e-2)
     step, losses = jax.jit(make_step(objective, model, tx, steps=STEPS)), []
     state = init(jax.random.key(0), model, tx)
