@@ -78,12 +78,12 @@ class Experiment:
             "data.pairs is set, whose sources end with a separator; leave "
             "objective.context_length out",
         )
-        able = [n for n in objectives.names() if objectives[n].pairs != "never"]
-        require(
-            not self.data.pairs or pairs != "never",
-            f"data.pairs is set, and the objective {name} reads no pairs; choose "
-            + " or ".join(able),
-        )
+        if self.data.pairs and pairs == "never":
+            able = [n for n in objectives.names() if objectives[n].pairs != "never"]
+            raise UserError(
+                f"data.pairs is set, and the objective {name} reads no pairs; choose "
+                + " or ".join(able)
+            )
 
 
 experiments: Registry[Callable[[], Experiment]] = Registry("experiment")

@@ -112,6 +112,15 @@ def pairs(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def on_pairs(tiny, pairs):
+    """The tiny experiment on the pairs."""
+    from jaxdenoise.experiment import override
+
+    data = {"data.files": [str(pairs)], "data.pairs": True, "data.held_out": 0.2}
+    return override(tiny, {**data, "objective": "text_to_text", "training.evaluation_rows": 100})
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Token stores of the tests, away from the user's; one for all workers."""

@@ -88,12 +88,16 @@ def _changed(trained: Experiment, changes: dict[str, Any], directory: RunDirecto
                 f"--{name} cannot be another than the run's; what can: "
                 + ", ".join(f"{field}*" if field.endswith(".") else field for field in MAY_CHANGE)
             )
-    require("data.tokenizer" not in changes, "--data.tokenizer cannot be another than the run's")
-    if any(name.startswith("data.") for name in changes):
-        data = dataclasses.replace(
-            trained.data, tokenizer=str(directory.tokenizer), train_tokens=None
-        )
-        trained = dataclasses.replace(trained, data=data)
+    require(
+        "data.tokenizer" not in changes,
+        "--data.tokenizer cannot be another than the run's; leave it out",
+    )
+    data, others = trained.data, any(name.startswith("data.") for name in changes)
+    if others or data.tokenizer is not None:  # the file that was given may be gone
+        data = dataclasses.replace(data, tokenizer=str(directory.tokenizer))
+    if others:
+        data = dataclasses.replace(data, train_tokens=None)
+    trained = dataclasses.replace(trained, data=data)
     if "imported" in directory.saved()["store"]:
         trained = started_from(trained, str(directory.path))
     return override(trained, changes)

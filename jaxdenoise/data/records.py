@@ -143,18 +143,20 @@ def _text_of_record(line: str, field: str, pairs: bool = False) -> tuple[str, st
     if not isinstance(record, dict):
         return "", f"is not a JSON object; {way_out}"
     if pairs:
-        pair, problem = pair_of(record)
-        if pair is None:
+        text, problem = pair_of(record)
+        if text is None:
             return "", f"{problem}; {way_out}"
-        record, field = {"source and target": pair}, "source and target"
-    if not isinstance(record.get(field), str):
-        fields = ", ".join(record) or "none"
-        return "", f"has no text field '{field}' (fields: {fields}); name it with --data.field"
+    else:
+        text = record.get(field)
+        if not isinstance(text, str):
+            fields = ", ".join(record) or "none"
+            return "", f"has no text field '{field}' (fields: {fields}); name it with --data.field"
     try:
-        record[field].encode()
+        text.encode()
     except UnicodeEncodeError:
-        return "", f"has half a surrogate pair in '{field}', which is no text; {way_out}"
-    return record[field], ""
+        where = "" if pairs else f" in '{field}'"
+        return "", f"has half a surrogate pair{where}, which is no text; {way_out}"
+    return text, ""
 
 
 def _read_parquet(part: FilePart, on_bad: OnBad) -> Iterator[str]:

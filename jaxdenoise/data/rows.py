@@ -41,7 +41,7 @@ class Cut(Sequence[np.ndarray]):
 
 
 def lines_of(tokens: Tokens | Pairs, raw_length: int) -> Cut | Pairs:
-    """What a row each is made of: a stream's tokens, or a pair, whose source may be cut."""
+    """What each row is made of: so many tokens of a stream, or a pair, cut where it is longer."""
     if isinstance(tokens, Pairs):
         return dataclasses.replace(tokens, most=raw_length)
     return Cut(tokens, raw_length)
@@ -196,18 +196,30 @@ def take_rows(
 ) -> Rows:
     """Copies rows out of a stream; what lies past its end, or a pair's, is padding."""
     lines = lines_of(tokens, raw_length)
-    block = np.zeros((len(index), raw_length), np.int32)
-    lengths = np.zeros(len(index), np.int32)
-    for place, row in enumerate(index):
-        part = lines[int(row)]
-        block[place, : len(part)] = part
-        lengths[place] = len(part)
+    return padded_rows([lines[int(row)] for row in index], raw_length, index, epochs, seed)
+
+
+def padded_rows(
+    lines: Sequence[np.ndarray], raw_length: int, ids: np.ndarray, epochs: np.ndarray, seed: int
+) -> Rows:
+    """A row of each line, with padding behind.
+
+    Args:
+      lines: tokens, at most `raw_length` each.
+      raw_length: L.
+      ids: of the rows, the identity of their randomness with epoch and seed.
+      epochs: of the rows.
+      seed: of all.
+    """
+    block = np.zeros((len(lines), raw_length), np.int32)
+    for place, line in enumerate(lines):
+        block[place, : len(line)] = line
     return Rows(
         tokens=block,
-        lengths=lengths,
-        example_ids=index.astype(np.uint32),
+        lengths=np.array([len(line) for line in lines], np.int32),
+        example_ids=ids.astype(np.uint32),
         epochs=epochs,
-        seeds=np.full(len(index), seed, np.uint32),
+        seeds=np.full(len(lines), seed, np.uint32),
     )
 
 

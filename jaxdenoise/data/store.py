@@ -79,6 +79,10 @@ class TokenStore:
         """The pairs of a split, where the corpus is of pairs."""
         return Pairs(self.tokens(split), self.documents(split), self.tokenizer.separator_id)
 
+    def lines(self, split: SplitName, *, pairs: bool) -> Stream | Pairs:
+        """What rows that are not packed are made of: the stream, or its pairs."""
+        return self.pairs(split) if pairs else self.tokens(split)
+
     def sample(self, number: int) -> np.ndarray:
         """Int[up to `number`]: the first training tokens, of a mixture in its proportions."""
         if not self.mixed:

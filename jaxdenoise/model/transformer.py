@@ -161,9 +161,9 @@ class Stack(Layer):
         count = self.config.layers(self.stack)
         kept = self.variable("cache", "layers", lambda: ({},) * count)
         block, layers = Block(self.config, self._crosses, parent=None), []
-        layers_of, reaches = layer_by_layer(self.variables["params"]["layers"]), self._reaches()
+        apart, reaches = layer_by_layer(self.variables["params"]["layers"]), self._reaches()
         for number, before in enumerate(kept.value):
-            params, reach = layers_of[number], jax.tree.map(lambda x, n=number: x[n], reaches)
+            params, reach = apart[number], jax.tree.map(lambda x, n=number: x[n], reaches)
             variables = {"params": params, "cache": before}
             (streams, _), after = block.apply(variables, streams, around, reach, mutable=["cache"])
             layers.append(after["cache"])

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from jaxdenoise.arrays import AnyArray, Example, Key, Scalar, Tokens
 
 EVALUATION = "evaluation_"
-Pairs = Literal["never", "also", "only"]
+ReadsPairs = Literal["never", "also", "only"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class Recipe:
     built: Callable[[Objective], None] | None
     members: Members | None
     longest: Callable[..., Lengths] | None
-    pairs: Pairs
+    pairs: ReadsPairs
 
     def __call__(self, *, vocab: Vocabulary, **options: Any) -> Objective:
         """Builds the objective: options by name, defaults for the rest."""
@@ -304,7 +304,7 @@ def objective(
     built: Callable[[Objective], None] | None = None,
     members: Members | None = None,
     longest: Callable[..., Lengths] | None = None,
-    pairs: Pairs = "never",
+    pairs: ReadsPairs = "never",
 ) -> Any:
     """Makes a `Recipe` of `corrupt(key, tokens, length, *, vocab, …options) -> Example`.
 
@@ -324,7 +324,7 @@ def objective(
     """
     extra: dict[str, Any] = {"needs": needs, "normalisation": normalisation, "built": built}
     extra |= {"never_predicted": never_predicted, "longest": longest, "members": members}
-    extra["pairs"] = pairs
+    extra |= {"pairs": pairs}
     if function is None:
         return functools.partial(objective, check=check, **extra)
     named = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]

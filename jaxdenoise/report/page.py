@@ -12,6 +12,7 @@ from jaxdenoise.report.plots import Chart, Line, smooth
 from jaxdenoise.report.template import write_page
 from jaxdenoise.training.metrics_file import read_metrics
 from jaxdenoise.training.run_directory import RunDirectory, read_json
+from jaxdenoise.training.scoring import MEASURES, MODEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
         loss_chart=_loss_chart(views),
         speed_chart=_speed_chart(views),
         module_charts=_module_charts(views[0]) if len(views) == 1 else [],
+        scored=MEASURES,
+        model=MODEL,
     )
 
 

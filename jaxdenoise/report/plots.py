@@ -174,7 +174,7 @@ class Chart:
             axes.xaxis.set_major_formatter(FuncFormatter(_with_prefix))
         if self.percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        if self.log:
+        if self.log and any(np.any(np.asarray(line.y) > 0) for line in self.lines):
             axes.set_yscale("log")
         if self.from_zero:
             axes.set_ylim(bottom=0)

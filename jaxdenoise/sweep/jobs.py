@@ -75,9 +75,7 @@ class Job:
         """Whether it was asked all, and fine-tuned as all that it should be."""
         if not self.measures.exists():
             return False
-        return not self.downstream or (
-            self.downstream.keys() <= read_json(self.measures).get("downstream", {}).keys()
-        )
+        return self.downstream.keys() <= read_json(self.measures).get("downstream", {}).keys()
 
     def progress(self) -> dict[str, Any]:
         """The newest row of its metrics that has a loss; empty before the first."""

@@ -7,22 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdenoise.arrays import Example, Params, Visibility
 from jaxdenoise.corruption.restore import until_eos
-from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import Model
 from jaxdenoise.tokenizer import Tokenizer
 from jaxdenoise.training import processes
+from jaxdenoise.training.blanks import generate, most_behind, padded
 from jaxdenoise.training.parallel import fetch
 from jaxdenoise.training.scoring import MODEL, baseline_answers, score
 from jaxdenoise.training.setup import Setup
 
 CHUNK = 64  # sources decoded at a time
 MOST_KNOWN = 50_000  # training pairs that the baselines know
-_greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
 
 
 def answer_held_out(setup: Setup, params: Params) -> dict[str, Any]:
@@ -84,35 +82,30 @@ def answer(
       bidirectional: a decoder's source sees all of itself.
     """
     vocab, found = tokenizer.vocab, []
-    stack = "encoder" if model.config.architecture == "encoder_decoder" else "decoder"
-    begins, ends = (
-        ([], vocab.eos_id) if stack == "encoder" else ([vocab.pad_id], tokenizer.separator_id)
-    )
-    rows = [np.concatenate([begins, ids, [ends]]).astype(np.int32) for ids in sources]
-    size = max(map(len, rows))
-    if stack == "decoder" and model.config.positions == "learned":
-        longest = max(1, min(longest, model.config.max_positions - size + 1))
+    reads = model.config.architecture == "encoder_decoder"
+    begins, ends = ([], [vocab.eos_id]) if reads else ([vocab.pad_id], [tokenizer.separator_id])
+    rows = [[*begins, *ids, *ends] for ids in sources]
+    rows += rows[-1:] * (-len(rows) % CHUNK)  # so that all chunks are of one size
+    tokens, segments = padded(model, rows)
+    longest = most_behind(model, 1 if reads else tokens.shape[1], longest)
     for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        batch = _prompts(chunk, size, stack, bidirectional)
-        written = fetch(_greedy(model, params, batch, longest, vocab))
-        found += [tokenizer.decode(until_eos(ids, vocab)) for ids in written[: len(chunk)]]
-    return found
+        chunk = slice(start, start + CHUNK)
+        batch = _prompts(tokens[chunk], segments[chunk], reads, bidirectional)
+        written = fetch(generate(model, params, batch, longest, vocab))
+        found += [tokenizer.decode(until_eos(ids, vocab)) for ids in written]
+    return found[: len(sources)]
 
 
-def _prompts(rows: Sequence[np.ndarray], size: int, stack: str, together: bool) -> Example:
-    """`CHUNK` rows as one side of an `Example`, padded; rows that are not there have a token."""
-    lengths = np.array([len(ids) for ids in rows] + [1] * (CHUNK - len(rows)))
-    tokens = np.zeros((CHUNK, size), np.int32)
-    for row, ids in enumerate(rows):
-        tokens[row, : len(ids)] = ids
-    fields: dict[str, Any] = {
-        "input_tokens": jnp.asarray(tokens),
-        "segment_ids": jnp.asarray(np.arange(size) < lengths[:, None], jnp.int32),
-    }
-    if together:
-        fields["visibility"] = jax.vmap(lambda length: Visibility.prefix(size, length))(lengths)
-    return Example(**{f"{stack}_{name}": value for name, value in fields.items()})
+def _prompts(tokens: jax.Array, segments: jax.Array, reads: bool, together: bool) -> Example:
+    """What an encoder reads, or a decoder goes on with; then the prompt may see all of itself."""
+    if reads:
+        return Example(encoder_input_tokens=tokens, encoder_segment_ids=segments)
+    seen = jax.vmap(lambda real: Visibility.prefix(len(real), real.sum()))(segments)
+    return Example(
+        decoder_input_tokens=tokens,
+        decoder_segment_ids=segments,
+        decoder_visibility=seen if together else None,
+    )
 
 
 def _some(number: int) -> np.ndarray:

@@ -25,7 +25,8 @@ _BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
 _ROUND = 32  # inputs are padded to a multiple of it, so that few sizes are compiled
 _FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
 
-_greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
+generate = jax.jit(greedy, static_argnums=(0, 3, 4))
+"""`greedy`, compiled once for each size."""
 
 Spans = dict[int, list[int]]
 """The tokens that stand for a sentinel, by its number."""
@@ -103,7 +104,7 @@ def _fill_masks(
         tokenizer.encode(_BLANK.sub(lambda _: name, text), specials=True, framed=True).tolist()
         for text in texts
     ]
-    tokens, segments = _padded(model, inputs)
+    tokens, segments = padded(model, inputs)
     batch = Example(encoder_input_tokens=tokens, encoder_segment_ids=segments)
     number = min(top_k or 1, len(tokenizer.vocab.ordinary_ids))
     shares, likeliest = fetch(_likeliest(model, number, tokenizer.vocab, params, batch))
@@ -145,10 +146,10 @@ def _go_on(
         beginnings.append(beginning)
     vocab = tokenizer.vocab
     encoded = [tokenizer.encode(text).tolist() for text in beginnings]
-    tokens, segments = _padded(model, [[vocab.pad_id, *ids] for ids in encoded])  # as in training
+    tokens, segments = padded(model, [[vocab.pad_id, *ids] for ids in encoded])  # as in training
     batch = Example(decoder_input_tokens=tokens, decoder_segment_ids=segments)
-    longest = _longest(model, tokens.shape[1])
-    answers = fetch(_greedy(model, params, batch, longest, vocab))
+    longest = most_behind(model, tokens.shape[1])
+    answers = fetch(generate(model, params, batch, longest, vocab))
     return [
         [
             *_in_places(tokenizer, ids),
@@ -158,14 +159,14 @@ def _go_on(
     ]
 
 
-def _longest(model: Model, prompt: int) -> int:
-    """Tokens to generate at most, behind so many."""
+def most_behind(model: Model, prompt: int, wanted: int = _FILL_LENGTH) -> int:
+    """Tokens to generate at most, behind so many: as many as wanted, or as have positions."""
     if model.config.positions != "learned":
-        return _FILL_LENGTH
-    return max(1, min(_FILL_LENGTH, model.config.max_positions - prompt + 1))
+        return wanted
+    return max(1, min(wanted, model.config.max_positions - prompt + 1))
 
 
-def _padded(model: Model, rows: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
+def padded(model: Model, rows: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
     """Tokens and segment ids, of a length that few others differ from."""
     longest = max(map(len, rows))
     length = -(-longest // _ROUND) * _ROUND
@@ -197,9 +198,9 @@ def fill_sentinels(
     truth: list[Spans],
 ) -> list[Pieces]:
     """Decodes all inputs in one batch; returns each as text and filled blanks."""
-    tokens, segments = _padded(model, inputs)
+    tokens, segments = padded(model, inputs)
     batch = Example(encoder_input_tokens=tokens, encoder_segment_ids=segments)
-    answers = fetch(_greedy(model, params, batch, _longest(model, 1), tokenizer.vocab))
+    answers = fetch(generate(model, params, batch, most_behind(model, 1), tokenizer.vocab))
 
     def fill(span: int, answer: Spans, known: Spans) -> dict[str, Any]:
         blank = {"model": tokenizer.decode_part(answer.get(span, []))}

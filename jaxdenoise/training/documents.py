@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from jaxdenoise import keys
-from jaxdenoise.arrays import Params, Rows
-from jaxdenoise.data.rows import check_ids, lines_of
+from jaxdenoise.arrays import Params
+from jaxdenoise.data.rows import check_ids, lines_of, padded_rows
 from jaxdenoise.errors import UserError
 from jaxdenoise.training.setup import Setup
 from jaxdenoise.training.targets import expressible, scores_of
@@ -53,7 +53,10 @@ def _scored(setup: Setup, params: Params) -> Iterator[tuple[int, int, float, int
     sizes, stack = setup.store.tokenizer.token_bytes, setup.model.stack
     pieces, before = _pieces(setup), 0
     while block := list(itertools.islice(pieces, TOGETHER)):
-        rows = _rows([tokens for _, tokens in block], before, setup)
+        ids, epochs = np.arange(before, before + len(block)), np.zeros(len(block), np.uint32)
+        lines = [tokens for _, tokens in block]
+        rows = padded_rows(lines, setup.raw_length, ids, epochs, keys.host_seed("held_out"))
+        check_ids(rows, setup.store.tokenizer.vocab.size)
         before += len(block)
         done = 0
         for _, batch, text, loss, _ in scores_of(objective, setup, params, rows):
@@ -77,17 +80,3 @@ def _pieces(setup: Setup) -> Iterator[Piece]:
     for number, (start, size) in enumerate(store.documents("held_out").tolist()):
         for begin in range(start, start + size, length):
             yield number, np.asarray(stream[begin : min(begin + length, start + size)])
-
-
-def _rows(lines: Sequence[np.ndarray], before: int, setup: Setup) -> Rows:
-    tokens = np.zeros((len(lines), setup.raw_length), np.int32)
-    for row, line in enumerate(lines):
-        tokens[row, : len(line)] = line
-    rows = Rows(
-        tokens=tokens,
-        lengths=np.array([len(line) for line in lines], np.int32),
-        example_ids=np.arange(before, before + len(lines), dtype=np.uint32),
-        epochs=np.zeros(len(lines), np.uint32),
-        seeds=np.full(len(lines), keys.host_seed("held_out"), np.uint32),
-    )
-    return check_ids(rows, setup.store.tokenizer.vocab.size)

@@ -18,18 +18,16 @@ from jaxdenoise.corruption.restore import (
     until_eos,
 )
 from jaxdenoise.data.rows import Tokens
-from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.tokenizer import Tokenizer
-from jaxdenoise.training.blanks import Pieces, fill_sentinels
+from jaxdenoise.training.blanks import Pieces, fill_sentinels, generate
 from jaxdenoise.training.parallel import fetch
 from jaxdenoise.training.step import corrupted, token_losses
 
 _SENTENCE = re.compile(r"(?:^|(?<=[.\n]\s))[A-Z][a-z]+ [\w ,'\n()-]{60,240}\.(?=\s|$)")
 LONG_SENTENCE = 35  # tokens
 
-_greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
 _token_losses = jax.jit(token_losses, static_argnums=0)
 
 
@@ -92,7 +90,7 @@ def gallery(
     sources = [tokens[:length] for tokens, length in pairs]
     if model.config.architecture == "encoder_decoder":
         longest = batch.targets("decoder")[0].shape[1]
-        predicted = fetch(_greedy(model, params, batch, longest, tokenizer.vocab))
+        predicted = fetch(generate(model, params, batch, longest, tokenizer.vocab))
         show = _show_pair
     else:
         predicted = fetch(_likeliest(model, tokenizer.vocab.size, params, batch))

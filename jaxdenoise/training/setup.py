@@ -105,12 +105,11 @@ class Setup(Plan):
 
         def sample(corpus: int, number: int) -> Rows:
             store, epoch = self.store.members[corpus], first_epoch(corpus)
-            if self.experiment.data.pairs:
-                length = self.experiment.data.raw_length
-                return sample_rows(store.pairs("held_out"), length, number, epoch)
-            tokens = store.tokens("held_out")
+            data = self.experiment.data
             if self.packing is None:
-                return sample_rows(tokens, self.experiment.data.raw_length, number, epoch)
+                lines = store.lines("held_out", pairs=data.pairs)
+                return sample_rows(lines, data.raw_length, number, epoch)
+            tokens = store.tokens("held_out")
             documents = store.documents("held_out")
             return sample_packed_rows(
                 tokens, documents, self.evaluation, self.packing, number, epoch
@@ -228,7 +227,7 @@ def _batches_of_store(plan: Plan, store: TokenStore) -> Batches | PackedBatches 
 
     def of_corpus(corpus: int, store: TokenStore) -> Batches | PackedBatches:
         documents = None if plan.packing is None else store.documents("train")
-        tokens = (store.pairs if plan.experiment.data.pairs else store.tokens)("train")
+        tokens = store.lines("train", pairs=plan.experiment.data.pairs)
         return batches_of(plan, tokens, documents, first_epoch(corpus))
 
     members = tuple(of_corpus(n, one) for n, one in enumerate(store.members))

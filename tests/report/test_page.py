@@ -116,6 +116,13 @@ def test_the_page_holds_what_a_reader_wants(run):
         assert wanted in page, wanted
 
 
+def test_a_run_of_one_step_that_changed_nothing_has_a_page(run):
+    row = metrics_row(1)
+    row["modules"]["update_ratio"] = {"encoder.mlp": [0.0, 0.0]}  # has no logarithm
+    run.metrics.write_text(json.dumps(row) + "\n")
+    assert "Gradient norm by module" in page_of(run)
+
+
 def test_text_is_escaped_and_white_space_is_seen(run):
     page = page_of(run)
     assert "if x &lt; 3 &amp; y:⏎" in page

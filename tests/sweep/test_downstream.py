@@ -14,23 +14,15 @@ from jaxdenoise.training.run_directory import RunDirectory, open_run
 
 
 @pytest.fixture
-def config(tiny, pairs):
+def config(tiny, on_pairs):
     """A function that resolves a config over the tiny experiment, with a task on pairs."""
-    on_pairs = {
-        "data.files": [str(pairs)],
-        "data.pairs": True,
-        "data.held_out": 0.2,
-        "objective": "text_to_text",
-        "training.steps": 2,
-    }
-
     def tiny_run():
         """Learns next to nothing, in a second."""
         return tiny
 
     def task():
         """Names of functions."""
-        return override(tiny, on_pairs)
+        return override(on_pairs, {"training.steps": 2})
 
     def make(**plain):
         base = {"experiment": "tiny_run", "seeds": [3], "downstream": {"task": {}}}

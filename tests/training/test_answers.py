@@ -16,19 +16,6 @@ from tests.model.test_transformer import spread
 SUBSEQUENCE = {"objective": "subsequence"}
 
 
-@pytest.fixture
-def on_pairs(tiny, pairs):
-    """The tiny experiment on pairs; learns nothing."""
-    fields = {
-        "data.files": [str(pairs)],
-        "data.pairs": True,
-        "data.held_out": 0.2,
-        "objective": "text_to_text",
-        "training.evaluation_rows": 100,
-    }
-    return override(tiny, fields)
-
-
 def test_a_models_answers_are_scored_beside_the_baselines(on_pairs, monkeypatch):
     setup = build(on_pairs)
     model, params = setup.model, setup.initial_state().params
