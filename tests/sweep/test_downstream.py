@@ -16,6 +16,7 @@ from jaxdenoise.training.run_directory import RunDirectory, open_run
 @pytest.fixture
 def config(tiny, on_pairs):
     """A function that resolves a config over the tiny experiment, with a task on pairs."""
+
     def tiny_run():
         """Learns next to nothing, in a second."""
         return tiny
