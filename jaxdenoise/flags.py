@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import itertools
 import re
@@ -43,7 +44,7 @@ def parse_flags(default: T, args: Sequence[str], *, program: str = "jaxdenoise")
             return tyro.cli(
                 type(default),
                 default=default,
-                args=list(args),
+                args=_capitalised(args, default),
                 prog=program,
                 config=(tyro.conf.FlagConversionOff,),
             )
@@ -145,6 +146,22 @@ def field_names(config: Any, prefix: str = "") -> list[str]:
         else:
             names.append(prefix + field.name)
     return names
+
+
+def _capitalised(args: Sequence[str], default: Any) -> list[str]:
+    """The arguments, with Python's True and False where a switch has true or false."""
+
+    def is_switch(flag: str) -> bool:
+        value = functools.reduce(getattr, _field(flag).split("."), default)
+        return isinstance(value, bool)
+
+    written, flag = [], ""
+    for arg in args:
+        flag = arg if arg.startswith("--") and arg != "--help" else flag
+        begin, equals, value = arg.rpartition("=")
+        plain = value in ("true", "false") and flag != "" and is_switch(flag)
+        written.append(begin + equals + value.capitalize() if plain else arg)
+    return written
 
 
 def _field(flag: str) -> str:

@@ -12,6 +12,7 @@ from jaxdenoise import ablation, experiment
 from jaxdenoise.cli import main
 from jaxdenoise.errors import UserError
 from jaxdenoise.experiment import Experiment, digest, experiments, from_dict, override, to_dict
+from jaxdenoise.flags import parse_flags
 from jaxdenoise.model.model import build_model
 from jaxdenoise.training.run_directory import RunDirectory, read_json, write_json
 from jaxdenoise.vocabulary import Vocabulary
@@ -233,6 +234,8 @@ def test_values_are_parsed_as_flags_are():
     assert changed.optimizer.clip_norm is None
     assert changed.model.tied_embeddings is True
     assert changed.objective.options()["noise_density"] == 0.5
+    switched = parse_flags(changed, ["--model.tied-embeddings", "false", "--data.pairs=false"])
+    assert not switched.model.tied_embeddings
 
 
 def test_fields_of_speed_are_no_part_of_a_run(tmp_path):

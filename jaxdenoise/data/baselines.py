@@ -16,7 +16,8 @@ class Baselines:
     """A unigram model, and a bigram model interpolated with it.
 
     p(y | x) = λ · count(x, y) / count(x) + (1 − λ) · p(y), with one λ, fitted by expectation
-    maximisation on training tokens that were not counted for it.
+    maximisation on training tokens that were not counted for it, smoothed by one token of each, so
+    that no pair is impossible.
 
     Source: Jelinek and Mercer 1980.
 
@@ -81,9 +82,8 @@ def _count(tokens: np.ndarray, size: int) -> tuple[np.ndarray, scipy.sparse.csr_
 def _fit_weight(unigram: np.ndarray, bigram: scipy.sparse.csr_matrix, tokens: np.ndarray) -> float:
     pair = np.asarray(bigram[tokens[:-1], tokens[1:]]).ravel()
     single = unigram[tokens[1:]]
-    if len(single) == 0:
-        return 0.5
     weight = 0.5
     for _ in range(50):
-        weight = float(np.mean(weight * pair / (weight * pair + (1 - weight) * single)))
+        of_pairs = np.sum(weight * pair / (weight * pair + (1 - weight) * single))
+        weight = float((of_pairs + 1) / (len(single) + 2))
     return weight

@@ -49,3 +49,10 @@ def test_predictions_are_the_likeliest_tokens():
     for x in range(8):
         losses = models.losses(np.full(8, x), np.arange(8))["bigram"]
         assert losses[guesses["bigram"][x]] == losses.min()
+
+
+def test_no_pair_is_impossible_where_every_token_was_certain():
+    models = fit_baselines(np.arange(4000) % 5, 8)
+    losses = models.losses(np.array([0, 0]), np.array([1, 3]))["bigram"]
+    assert losses[0] < 0.01
+    assert 5 < losses[1] < 20
