@@ -14,9 +14,11 @@ from jaxdenoise.training.run_directory import open_run
 USAGE = """usage: jaxdenoise infill RUN --text "Return the <mask> of the array." [MORE …]
 
 Fills each <mask>, from the newest checkpoint of a run. An encoder-decoder with sentinels writes any
-number of tokens, greedily; an encoder one for each, with --top-k N the likeliest N and their
-probabilities; a decoder goes on where the text ends, so that <mask> stands there. `--module NAME`
-imports the module that registered the run's objective, where it is one of yours.
+number of tokens, greedily; an encoder one for each, all at once or, with --rounds N, those it is
+surest of first, and with --top-k N the likeliest N and their probabilities; a decoder goes on where
+the text ends, so that <mask> stands there, and one that was trained by fill_in_the_middle writes
+between what stands around it. `--module NAME` imports the module that registered the run's
+objective, where it is one of yours.
 """
 
 
@@ -29,24 +31,36 @@ def run(args: Sequence[str]) -> int:
     load_experiments(tuple(flags.pop("module", ())))
     directory, _, experiment = open_run(args[0])
     texts = flags.pop("text", [])
-    top_k = _number(take_single(flags, "top_k"))
-    refuse_others(flags, "infill", ["text", "top-k", "module"])
+    top_k, rounds = (_number(name, take_single(flags, name)) for name in ("top_k", "rounds"))
+    refuse_others(flags, "infill", ["text", "top-k", "rounds", "module"])
     require(bool(texts), 'give a text with blanks: --text "Return the <mask> of the array."')
 
     from jaxdenoise.training.blanks import fill_blanks
     from jaxdenoise.training.weights import restore_model
 
     model, params, tokenizer = restore_model(directory, experiment)
-    console = make_console()
-    for pieces in fill_blanks(model, params, tokenizer, texts, top_k=top_k):
+    console, objective = make_console(), experiment.objective
+    options = objective.options()
+    filled = fill_blanks(
+        model,
+        params,
+        tokenizer,
+        texts,
+        top_k=top_k,
+        rounds=1 if rounds is None else rounds,
+        blocks_of=options["block_length"] if objective.name == "block_diffusion" else None,
+        middles="fim_middle" in objective.recipe.needs(**options),
+    )
+    for pieces in filled:
         print_pieces(pieces, console)
         print_choices(pieces, console)
     return 0
 
 
-def _number(given: str | None) -> int | None:
+def _number(name: str, given: str | None) -> int | None:
     if given is None:
         return None
     if not given.isdecimal():
-        raise UserError(f"--top-k is '{given}'; it must be a whole number, such as 5")
+        flag = name.replace("_", "-")
+        raise UserError(f"--{flag} is '{given}'; it must be a whole number, such as 5")
     return int(given)

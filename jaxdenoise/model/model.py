@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdenoise.arrays import AnyArray, Example, Key, Params, Projection
@@ -60,7 +61,7 @@ class Model:
     @cached_property
     def _init(self) -> Callable[[Key], Any]:
         """Fresh parameters, in boxes that name their axes."""
-        ids = jnp.zeros(1, jnp.int32)
+        ids = np.zeros(1, np.int32)  # kept, so it may not belong to a trace
         example = Example(
             encoder_input_tokens=ids,
             encoder_segment_ids=ids,

@@ -17,6 +17,7 @@ from jaxdenoise.corruption.restore import split_at_sentinels, until_eos
 from jaxdenoise.errors import require
 from jaxdenoise.model.decoding import allowed, greedy
 from jaxdenoise.model.model import Model
+from jaxdenoise.model.unmasking import unmask
 from jaxdenoise.tokenizer import MASK, Tokenizer
 from jaxdenoise.training.parallel import fetch
 from jaxdenoise.vocabulary import Vocabulary
@@ -27,6 +28,10 @@ _FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
 
 generate = jax.jit(greedy, static_argnums=(0, 3, 4))
 """`greedy`, compiled once for each size."""
+
+_unmask = jax.jit(
+    unmask, static_argnums=(0, 4), static_argnames=("rounds", "block_length", "clean_copy")
+)
 
 Spans = dict[int, list[int]]
 """The tokens that stand for a sentinel, by its number."""
@@ -43,12 +48,16 @@ def fill_blanks(
     texts: Sequence[str],
     *,
     top_k: int | None = None,
+    rounds: int = 1,
+    blocks_of: int | None = None,
+    middles: bool = False,
 ) -> list[Pieces]:
     """Fills the blanks of texts, `<mask>` each.
 
     An encoder-decoder that knows sentinels writes any number of tokens for each, greedily. An
-    encoder puts one token into each, all at once. A decoder goes on where the text ends, greedily:
-    there the blank stands.
+    encoder puts one token into each, all at once or in several rounds. A decoder goes on where the
+    text ends, greedily: there the blank stands; one that has learnt to fill in the middle may have
+    it anywhere.
 
     Args:
       model: of any architecture.
@@ -57,26 +66,38 @@ def fill_blanks(
       texts: each with at least one `<mask>`; for an encoder-decoder it may also have
         `<extra_id_0>`, `<extra_id_1>`, … in order.
       top_k: of an encoder: give the likeliest so many tokens for each blank, with probabilities.
+      rounds: of an encoder: in so many the masks are filled, the surest first; see `unmask`.
+      blocks_of: of an encoder that `block_diffusion` trained: its block_length.
+      middles: of a decoder: it was trained by `fill_in_the_middle`.
 
     Raises:
       UserError: a text without blanks, with more of them than there are sentinels, or with one
-        where a decoder does not end; a tokenizer without a mask; top_k for another architecture.
+        where a decoder does not end; a tokenizer without a mask; top_k or rounds for another
+        architecture, or both together.
     """
     architecture = model.config.architecture
     require(
-        top_k is None or architecture == "encoder",
-        f"top-k is for an encoder's masks; this model's architecture is {architecture}",
+        architecture == "encoder" or (top_k is None and rounds == 1),
+        f"top-k and rounds are for an encoder's masks; this model's architecture is {architecture}",
     )
     require(top_k is None or top_k >= 1, f"top-k is {top_k}; it must be at least 1")
+    require(rounds >= 1, f"rounds is {rounds}; it must be at least 1")
+    require(
+        top_k is None or (rounds == 1 and blocks_of is None),
+        "top-k is of masks that are filled all at once, not in rounds or blocks; leave it out",
+    )
     for text in texts:
         require(
             bool(_BLANK.search(text)),
             f"the text has no blank: write {MASK} where words are missing",
         )
     if architecture == "encoder":
-        return _fill_masks(model, params, tokenizer, texts, top_k)
+        inputs = _masked(tokenizer, texts)
+        if top_k is not None:
+            return _choices(model, params, tokenizer, inputs, top_k)
+        return _in_rounds(model, params, tokenizer, inputs, rounds, blocks_of)
     if architecture == "decoder":
-        return _go_on(model, params, tokenizer, texts)
+        return _go_on(model, params, tokenizer, texts, middles)
     sentinels = len(tokenizer.vocab.sentinel_ids)
     require(
         sentinels > 0,
@@ -93,27 +114,56 @@ def fill_blanks(
     return fill_sentinels(model, params, tokenizer, encoded, [{} for _ in encoded])
 
 
-def _fill_masks(
-    model: Model, params: Params, tokenizer: Tokenizer, texts: Sequence[str], top_k: int | None
-) -> list[Pieces]:
-    """The likeliest token at each mask, of all at once."""
+def _masked(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """The texts' ids, the mask's where a blank is."""
     mask = tokenizer.vocab.mask_id
     require(mask is not None, f"the tokenizer has no {MASK}, so the model fills none")
     name = tokenizer.name(mask or 0)
-    inputs = [
+    return [
         tokenizer.encode(_BLANK.sub(lambda _: name, text), specials=True, framed=True).tolist()
         for text in texts
     ]
+
+
+def _in_rounds(
+    model: Model,
+    params: Params,
+    tokenizer: Tokenizer,
+    inputs: list[list[int]],
+    rounds: int,
+    blocks_of: int | None,
+) -> list[Pieces]:
+    """The masks filled, all at once or the surest first; those that follow each other as one."""
+    tokens, segments = padded(model, inputs)
+    options = {"rounds": rounds, "block_length": blocks_of, "clean_copy": blocks_of is not None}
+    found = fetch(_unmask(model, params, tokens, segments.sum(1), tokenizer.vocab, **options))
+    filled = []
+    for ids, row in zip(inputs, found, strict=True):
+        parts: list[int | dict[str, Any]] = []
+        for masked, run in itertools.groupby(
+            zip(ids, row.tolist(), strict=False), lambda pair: pair[0] == tokenizer.vocab.mask_id
+        ):
+            written = [token for _, token in run]
+            parts += [{"model": tokenizer.decode_part(written)}] if masked else written
+        filled.append(_in_places(tokenizer, parts))
+    return filled
+
+
+def _choices(
+    model: Model, params: Params, tokenizer: Tokenizer, inputs: list[list[int]], top_k: int
+) -> list[Pieces]:
+    """The likeliest tokens at each mask, of all at once."""
     tokens, segments = padded(model, inputs)
     batch = Example(encoder_input_tokens=tokens, encoder_segment_ids=segments)
-    number = min(top_k or 1, len(tokenizer.vocab.ordinary_ids))
+    number = min(top_k, len(tokenizer.vocab.ordinary_ids))
     shares, likeliest = fetch(_likeliest(model, number, tokenizer.vocab, params, batch))
 
     def fill(row: int, place: int) -> dict[str, Any]:
         found = zip(likeliest[row, place], shares[row, place], strict=True)
         choices = [(tokenizer.decode_part([token]), float(share)) for token, share in found]
-        return {"model": choices[0][0], **({"choices": choices} if top_k else {})}
+        return {"model": choices[0][0], "choices": choices}
 
+    mask = tokenizer.vocab.mask_id
     return [
         _in_places(
             tokenizer, [fill(row, n) if token == mask else token for n, token in enumerate(ids)]
@@ -133,30 +183,41 @@ def _likeliest(
 
 
 def _go_on(
-    model: Model, params: Params, tokenizer: Tokenizer, texts: Sequence[str]
+    model: Model, params: Params, tokenizer: Tokenizer, texts: Sequence[str], middles: bool
 ) -> list[Pieces]:
-    """What a decoder writes behind each text."""
-    beginnings = []
+    """What a decoder writes behind each text, or between its two parts."""
+    vocab, prompts, sides = tokenizer.vocab, [], []
     for text in texts:
-        beginning, *others = _BLANK.split(text)
+        parts = _BLANK.split(text)
         require(
-            others == [""],
-            f"a decoder goes on where a text ends: write one {MASK}, and at the end",
+            len(parts) == 2 and (middles or parts[1] == ""),
+            f"this decoder fills one blank of a text; write one {MASK}"
+            if middles
+            else f"a decoder goes on where a text ends: write one {MASK}, and at the end",
         )
-        beginnings.append(beginning)
-    vocab = tokenizer.vocab
-    encoded = [tokenizer.encode(text).tolist() for text in beginnings]
-    tokens, segments = padded(model, [[vocab.pad_id, *ids] for ids in encoded])  # as in training
+        before, behind = (tokenizer.encode(part).tolist() for part in parts)
+        sides.append((before, behind))
+        prompts.append([vocab.pad_id, *_around(before, behind, vocab)])  # as in training
+    tokens, segments = padded(model, prompts)
     batch = Example(decoder_input_tokens=tokens, decoder_segment_ids=segments)
     longest = most_behind(model, tokens.shape[1])
     answers = fetch(generate(model, params, batch, longest, vocab))
-    return [
-        [
-            *_in_places(tokenizer, ids),
-            {"model": tokenizer.decode_part(until_eos(answer, vocab))},
-        ]
-        for ids, answer in zip(encoded, answers, strict=True)
-    ]
+    filled = []
+    for (before, behind), answer in zip(sides, answers, strict=True):
+        middle = {"model": tokenizer.decode_part(until_eos(answer, vocab))}
+        filled.append(_in_places(tokenizer, [*before, middle, *behind]))
+    return filled
+
+
+def _around(before: list[int], behind: list[int], vocab: Vocabulary) -> list[int]:
+    """What a middle is behind: prefix and suffix with their marks, where there is a suffix.
+
+    Source: Bavarian et al. 2022, section 3 (PSM).
+    """
+    if not behind:
+        return before
+    prefix, suffix, middle = (vocab.named(f"fim_{part}") for part in ("prefix", "suffix", "middle"))
+    return [prefix, *before, suffix, *behind, middle]
 
 
 def most_behind(model: Model, prompt: int, wanted: int = _FILL_LENGTH) -> int:

@@ -123,6 +123,8 @@ def test_initialisation_depends_on_the_key_alone(batch):
     other = model.init(jax.random.key(1))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, again))
     assert not jnp.array_equal(one["embedding"], other["embedding"])
+    of_old_key = model.init(jax.random.PRNGKey(1))  # traced a second time
+    assert jnp.array_equal(of_old_key["embedding"], other["embedding"])
 
 
 def test_queries_start_small():

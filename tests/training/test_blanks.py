@@ -7,9 +7,11 @@ import pytest
 from jaxdenoise.arrays import Example
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.commands.show_results import print_choices
+from jaxdenoise.corruption.reorder import fill_in_the_middle
 from jaxdenoise.errors import UserError
 from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import decoder, encoder, encoder_decoder
+from jaxdenoise.model.unmasking import unmask
 from jaxdenoise.tokenizer import parse_tokenizer, train_tokenizer
 from jaxdenoise.training.blanks import fill_blanks
 
@@ -53,6 +55,49 @@ def test_an_encoder_puts_its_likeliest_token_into_each_mask(tokenizer, masked):
         assert piece["model"] == piece["choices"][0][0]
     assert len(other) == 1
     assert "choices" not in fill_blanks(*masked, tokenizer, [TEXT])[0][1]
+
+
+def test_masks_are_filled_in_rounds_and_those_that_follow_each_other_as_one(tokenizer, masked):
+    model, _ = masked
+    params = jax.tree.map(lambda x: 1.5 * x, model.init(jax.random.key(4)))
+    text = "Return <mask><mask><mask> of <mask>."
+    ids = tokenizer.encode(text, specials=True)
+    [at_once], [slow], [blocks] = (
+        fill_blanks(model, params, tokenizer, [text, TEXT], **options)[:1]
+        for options in ({}, {"rounds": 9}, {"rounds": 9, "blocks_of": 4})
+    )
+    for pieces, options in (
+        (at_once, {}),
+        (slow, {"rounds": 9}),
+        (blocks, {"rounds": 9, "block_length": 4, "clean_copy": True}),
+    ):
+        assert [piece.get("text") for piece in pieces] == ["Return ", None, " of ", None, "."]
+        row = np.pad(ids, (0, 32 - len(ids)))[None]
+        size = np.array([len(ids)])
+        whole = np.asarray(unmask(model, params, row, size, tokenizer.vocab, **options))[0]
+        written = whole[row[0] == tokenizer.vocab.mask_id]
+        assert pieces[1]["model"] == tokenizer.decode_part(written[:3].tolist())
+        assert pieces[3]["model"] == tokenizer.decode_part(written[3:].tolist())
+    assert len({str(pieces) for pieces in (at_once, slow, blocks)}) == 3
+
+
+def test_a_decoder_that_learnt_it_fills_in_the_middle(tokenizer, causal):
+    model, params = causal
+    vocab = tokenizer.vocab
+    [pieces, end] = fill_blanks(
+        *causal, tokenizer, ["Return <mask> of it.", "Return <mask>"], middles=True
+    )
+    assert (pieces[0], pieces[2]) == ({"text": "Return "}, {"text": " of it."})
+    row = np.array(tokenizer.encode("Return  of it."))
+    before = len(tokenizer.encode("Return "))
+    moved = fill_in_the_middle(
+        row, len(row), np.array([before, before]), suffix_first=False, vocab=vocab
+    )
+    prompt = np.array([[vocab.pad_id, *moved[: len(row) + 3]]], np.int32)  # without EOS
+    batch = Example(decoder_input_tokens=prompt, decoder_segment_ids=np.ones_like(prompt))
+    written = np.asarray(greedy(model, params, batch, 64, vocab))[0]
+    assert pieces[1]["model"] == tokenizer.decode(written)
+    assert end == fill_blanks(*causal, tokenizer, ["Return <mask>"])[0]
 
 
 def test_choices_are_printed_under_the_text(tokenizer, masked, capsys):
@@ -121,6 +166,10 @@ def test_what_cannot_be_filled_is_refused(tokenizer, masked, causal):
         ((both, None), "a <mask>", {"top_k": 2}, "architecture is encoder_decoder"),
         (masked, "nothing", {}, "the text has no blank"),
         (masked, "<mask>", {"top_k": 0}, "top-k is 0; it must be at least 1"),
+        (masked, "<mask>", {"rounds": 0}, "rounds is 0; it must be at least 1"),
+        (masked, "<mask>", {"rounds": 2, "top_k": 2}, "not in rounds or blocks; leave it out"),
+        (causal, "a <mask>", {"rounds": 2}, "this model's architecture is decoder"),
+        (causal, "<mask> <mask>", {"middles": True}, "fills one blank of a text; write one"),
     ]:
         with pytest.raises(UserError, match=message):
             fill_blanks(model, params, tokenizer, [text], **options)
