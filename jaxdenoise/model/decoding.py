@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
@@ -176,9 +177,12 @@ def by_layer(params: Params) -> Params:
     return {**params, "decoder": decoder}
 
 
-def allowed(logits: Float[AnyArray, "*T V"], vocab: Vocabulary) -> Float[AnyArray, "*T V"]:
-    """The logits, −∞ for rows of the embedding that are no id."""
-    return jnp.where(jnp.arange(logits.shape[-1]) < vocab.size, logits, -jnp.inf)
+def allowed(
+    logits: Float[AnyArray, "*T V"], vocab: Vocabulary, *, special: bool = True
+) -> Float[AnyArray, "*T V"]:
+    """The logits, −∞ for rows of the embedding that are no id, or, if not `special`, no text."""
+    known = np.full(vocab.size, True) if special else ~vocab.is_special
+    return jnp.where(np.pad(known, (0, logits.shape[-1] - vocab.size)), logits, -jnp.inf)
 
 
 def begin(

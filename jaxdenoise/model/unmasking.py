@@ -80,13 +80,12 @@ def unmask(
     mask, size = vocab.require_mask(), tokens.shape[1]
     span = block_length or size
     block = jnp.arange(size) // span
-    special = jnp.pad(jnp.asarray(vocab.is_special), (0, model.vocab_size - vocab.size))
 
     def propose(number: AnyArray, tokens: Tokens) -> tuple[Tokens, Float[AnyArray, "B T"]]:
         """A token for every position, and how much it is preferred to the others'."""
         batch = _read(tokens, lengths, span if clean_copy else None)
         hidden, project, _ = model.forward(params, batch)
-        logits = jnp.where(special, -jnp.inf, allowed(project(hidden), vocab))
+        logits = allowed(project(hidden), vocab, special=False)
         if keys is None:
             proposed = jnp.argmax(logits, axis=-1)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -15,8 +14,9 @@ import numpy as np
 from jaxdenoise.arrays import Example, Params
 from jaxdenoise.corruption.restore import split_at_sentinels, until_eos
 from jaxdenoise.errors import require
-from jaxdenoise.model.decoding import allowed, greedy
+from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import Model
+from jaxdenoise.model.predicting import predict
 from jaxdenoise.model.unmasking import unmask
 from jaxdenoise.tokenizer import MASK, Tokenizer
 from jaxdenoise.training.parallel import fetch
@@ -28,6 +28,11 @@ _FILL_LENGTH = 64  # tokens generated at most, for all blanks of a text together
 
 generate = jax.jit(greedy, static_argnums=(0, 3, 4))
 """`greedy`, compiled once for each size."""
+
+likeliest = jax.jit(
+    predict, static_argnums=(0, 3), static_argnames=("top_k", "special", "everywhere")
+)
+"""`predict`, compiled once for each size."""
 
 _unmask = jax.jit(
     unmask, static_argnums=(0, 4), static_argnames=("rounds", "block_length", "clean_copy")
@@ -155,31 +160,21 @@ def _choices(
     """The likeliest tokens at each mask, of all at once."""
     tokens, segments = padded(model, inputs)
     batch = Example(encoder_input_tokens=tokens, encoder_segment_ids=segments)
-    number = min(top_k, len(tokenizer.vocab.ordinary_ids))
-    shares, likeliest = fetch(_likeliest(model, number, tokenizer.vocab, params, batch))
+    vocab, number = tokenizer.vocab, min(top_k, len(tokenizer.vocab.ordinary_ids))
+    shares, best = fetch(likeliest(model, params, batch, vocab, top_k=number, special=False))
 
     def fill(row: int, place: int) -> dict[str, Any]:
-        found = zip(likeliest[row, place], shares[row, place], strict=True)
+        found = zip(best[row, place], shares[row, place], strict=True)
         choices = [(tokenizer.decode_part([token]), float(share)) for token, share in found]
         return {"model": choices[0][0], "choices": choices}
 
-    mask = tokenizer.vocab.mask_id
     return [
         _in_places(
-            tokenizer, [fill(row, n) if token == mask else token for n, token in enumerate(ids)]
+            tokenizer,
+            [fill(row, n) if token == vocab.mask_id else token for n, token in enumerate(ids)],
         )
         for row, ids in enumerate(inputs)
     ]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _likeliest(
-    model: Model, number: int, vocab: Vocabulary, params: Params, batch: Example
-) -> tuple[jax.Array, jax.Array]:
-    """Probability and id of the likeliest of text at every position, [B, T, number] each."""
-    special = jnp.pad(jnp.asarray(vocab.is_special), (0, model.vocab_size - vocab.size))
-    logits = jnp.where(special, -jnp.inf, allowed(model.apply(params, batch), vocab))
-    return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), number)
 
 
 def _go_on(

@@ -21,7 +21,7 @@ from jaxdenoise.data.rows import Tokens
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.tokenizer import Tokenizer
-from jaxdenoise.training.blanks import Pieces, fill_sentinels, generate
+from jaxdenoise.training.blanks import Pieces, fill_sentinels, generate, likeliest
 from jaxdenoise.training.parallel import fetch
 from jaxdenoise.training.step import corrupted, token_losses
 
@@ -93,7 +93,8 @@ def gallery(
         predicted = fetch(generate(model, params, batch, longest, tokenizer.vocab))
         show = _show_pair
     else:
-        predicted = fetch(_likeliest(model, tokenizer.vocab.size, params, batch))
+        found = likeliest(model, params, batch, tokenizer.vocab, everywhere=True)
+        predicted = fetch(found.tokens)[..., 0]
         show = functools.partial(_show_positions, stack=model.stack)
     batch = fetch(batch)
     return [
@@ -106,12 +107,6 @@ def gallery(
         )
         for row in range(len(rows.lengths))
     ]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _likeliest(model: Model, ids: int, params: Params, batch: Example) -> jax.Array:
-    """The likeliest id of every position, among those that the tokenizer has."""
-    return model.apply(params, batch)[..., :ids].argmax(axis=-1)
 
 
 def _show_pair(
