@@ -6,6 +6,7 @@ import functools
 import re
 import sys
 import tomllib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +121,15 @@ def test_the_page_lists_every_config_with_its_runs():
     listed = {row[0].strip("| `"): (int(row[3]), int(row[4])) for row in rows}
     resolved = {name: load(name, "mini") for name in CONFIGS}
     assert listed == {name: (len(one.arms), len(one.runs)) for name, one in resolved.items()}
+
+
+@pytest.mark.parametrize("page", [README, Path(__file__).parent.parent / "README.md"])
+def test_figures_are_of_experiments_as_they_are_registered(page):
+    """A run's name has its experiment's digest: figures of another experiment go with it."""
+    named = re.findall(r"\b([a-z]\w*)-([0-9a-f]{8})\b", page.read_text("utf-8"))
+    known = {(name, found) for name, found in named if name in experiments}
+    assert known
+    assert known == {(name, digest(experiments[name]())) for name, _ in known}
 
 
 @pytest.mark.parametrize("scale", ["mini", "full"])

@@ -175,3 +175,23 @@ def _config(path, **fields):
         held_out=0.2,
         **fields,
     )
+
+
+@pytest.mark.parametrize("corpus", ["pydocs_names", "pydocs_modules"])
+def test_pairs_are_stored_on_the_side_of_their_documents(corpus, tmp_path, monkeypatch):
+    """Every pair beside a document without one that is nearly the same text."""
+    rng, documents = np.random.default_rng(0), []
+    for n in range(60):
+        text = " ".join(f"w{k}" for k in rng.integers(0, 500, 40))
+        documents += [(f"topics:{n}", f"{text} too"), (f"m.n:f{n}()", text)]
+    monkeypatch.setattr(pydocs, "documents", lambda: tuple(documents))
+    fields = {"vocabulary_size": 400, "sentinels": 4, "held_out": 0.3}
+    plain = prepare(DataConfig(corpus="pydocs", **fields), cache=tmp_path)
+    store = prepare(DataConfig(corpus=corpus, pairs=True, **fields), cache=tmp_path)
+    for split in ("train", "held_out"):
+        tokens, pairs = plain.tokens(split), store.pairs(split)
+        documents_there = plain.documents(split).tolist()
+        texts = {plain.tokenizer.decode(tokens[a : a + n - 1]) for a, n in documents_there}
+        sources = [store.tokenizer.decode(pairs.parts(n)[0]) for n in range(len(pairs))]
+        assert len(sources) == len(texts) / 2 > 0
+        assert texts.issuperset(sources)

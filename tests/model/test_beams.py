@@ -118,3 +118,20 @@ def test_it_stops_when_nothing_can_get_better_and_pads():
     np.testing.assert_allclose(scores[:, 0], 0, atol=1e-6)
     assert (np.asarray(scores[:, 1]) < -39).all()
     assert (np.asarray(scores[:, 1]) > NONE).all()
+
+
+def of_fixed_chances(chances):
+    """A model that says the same at every step."""
+    model = Model(ModelConfig(**{**vars(MODEL.config), "prediction_bias": True}), 8)
+    bias = jnp.full(8, -40.0)
+    for token, chance in chances.items():
+        bias = bias.at[token].set(np.log(chance))
+    zeros = jnp.zeros_like(PARAMS["projection"])
+    return model, {**PARAMS, "projection": zeros, "prediction_bias": bias}
+
+
+def test_it_goes_on_while_a_longer_one_may_be_worth_more():
+    model, params = of_fixed_chances({VOCAB.eos_id: 0.65, 4: 0.35})
+    tokens, scores = search(model, params, BATCH, 6, VOCAB, beams=2, length_penalty=2.0)
+    assert tokens[:, 0].tolist() == [[4] * 5 + [VOCAB.eos_id]] * 2
+    np.testing.assert_allclose(scores[:, 0], (5 * np.log(0.35) + np.log(0.65)) / 36, rtol=1e-5)

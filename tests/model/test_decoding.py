@@ -7,10 +7,11 @@ import pytest
 
 import jaxdenoise as jd
 from jaxdenoise.errors import UserError
-from jaxdenoise.model.decoding import greedy
+from jaxdenoise.model.decoding import _generate, greedy, sample
 from jaxdenoise.tokenizer import train_tokenizer
 from jaxdenoise.training import blanks
 from jaxdenoise.training.step import corrupt
+from tests.model.test_beams import BATCH, MODEL, PARAMS, VOCAB, of_fixed_chances
 from tests.model.test_transformer import initial, logits_of, make_model, spread
 
 jitted_greedy = jax.jit(greedy, static_argnums=(0, 3, 4))
@@ -71,3 +72,23 @@ def test_a_text_without_a_blank_or_with_too_many_is_refused(tokenizer):
         blanks.fill_blanks(model, initial(model), tokenizer, ["nothing missing"])
     with pytest.raises(UserError, match="10 blanks; the tokenizer allows 9"):
         blanks.fill_blanks(model, initial(model), tokenizer, ["<mask> " * 10])
+
+
+def test_each_row_is_written_to_its_own_end_and_no_step_more():
+    steps, script = [], jnp.array([[1, 5, 5, 5], [4, 4, 1, 5]], jnp.int32)
+
+    def choose(step, _):
+        jax.debug.callback(lambda step: steps.append(int(step)), step)
+        return script[:, step]
+
+    found = _generate(MODEL, PARAMS, BATCH, 4, VOCAB, choose)
+    assert found.tolist() == [[1, 0, 0, 0], [4, 4, 1, 0]]
+    jax.effects_barrier()
+    assert steps == [0, 1, 2]
+
+
+def test_steps_are_drawn_apart():
+    model, params = of_fixed_chances({2: 0.5, 3: 0.5})
+    keys = jax.random.split(jax.random.key(0), 2)
+    found = np.asarray(sample(keys, model, params, BATCH, 16, VOCAB))
+    assert all(set(row) == {2, 3} for row in found.tolist())

@@ -8,9 +8,11 @@ from jaxdenoise.ablation import resolve
 from jaxdenoise.comparison.results import collect
 from jaxdenoise.errors import UserError
 from jaxdenoise.experiment import experiment, experiments, override
+from jaxdenoise.sweep import downstream
 from jaxdenoise.sweep.jobs import do
 from jaxdenoise.sweep.plan import plan_jobs, write_sweep
-from jaxdenoise.training.run_directory import RunDirectory, open_run
+from jaxdenoise.training.run_directory import RunDirectory, open_run, read_json
+from jaxdenoise.training.scoring import MODEL
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def config(tiny, on_pairs):
 
 
 @pytest.mark.slow
-def test_every_arm_is_fine_tuned_from_its_own_run(config, tmp_path):
+def test_every_arm_is_fine_tuned_from_its_own_run(config, tmp_path, monkeypatch):
     ablation = config(
         arms={
             "wide": {"model.width": 48},
@@ -61,14 +63,20 @@ def test_every_arm_is_fine_tuned_from_its_own_run(config, tmp_path):
         assert tuned.training.init_from == job.path
         assert tuned.seed == 3
         assert tuned.model.width == (48 if job.arm == "wide" else 16)
-        scores = RunDirectory(job.run.path / "task").results
-        assert found.results[job.name]["downstream"]["task"].keys() == {
-            "exact_match",
-            "token_f1",
-            "rouge_l",
-        }
-        assert scores.exists()
+        scores = read_json(RunDirectory(job.run.path / "task").results)["scores"][MODEL]
+        assert found.results[job.name]["downstream"]["task"] == scores
+        assert scores.keys() == {"exact_match", "token_f1", "rouge_l"}
     assert tuned.objective.name == "subsequence"
+    monkeypatch.setattr(downstream, "fine_tune", lambda *_: {"token_f1": 0.0})
+    more = {**jobs[0].downstream, "more": jobs[0].downstream["task"]}
+    assert do(dataclasses.replace(jobs[0], downstream=more)) == "done"
+    assert collect(tmp_path).results[jobs[0].name]["downstream"]["more"] == {"token_f1": 0.0}
+
+
+def test_an_objective_that_a_decoder_can_have_stays(on_pairs):
+    fields = {"model.architecture": "decoder", "objective": "subsequence"}
+    chosen = override(on_pairs, {**fields, "objective.bidirectional_context": True})
+    assert downstream.fitting(chosen) == chosen
 
 
 @pytest.mark.slow

@@ -55,21 +55,14 @@ def test_a_models_answers_are_scored_beside_the_baselines(on_pairs, monkeypatch)
     ],
 )
 def test_what_is_written_is_what_the_model_finds_likeliest_in_training(
-    architecture, objective, on_pairs
+    architecture, objective, on_pairs, monkeypatch
 ):
     """Of the first token: the likeliest at the first target of a row, as it is corrupted there."""
-    name = objective.pop("name")
-    setup = build(
-        override(
-            on_pairs,
-            {
-                "model.architecture": architecture,
-                "model.tied_embeddings": False,
-                "objective": name,
-            }
-            | {f"objective.{option}": value for option, value in objective.items()},
-        )
-    )
+    fields = {"model.architecture": architecture, "model.decoder_layers": 3}
+    options = {f"objective.{name}": value for name, value in objective.items() if name != "name"}
+    fields |= {"model.tied_embeddings": False, "objective": objective["name"], **options}
+    setup = build(override(on_pairs, fields))
+    monkeypatch.setattr(answers, "CHUNK", 25)
     tokenizer = setup.store.tokenizer
     params = spread(setup.initial_state().params)
     rows = setup.held_out(60)
@@ -80,11 +73,47 @@ def test_what_is_written_is_what_the_model_finds_likeliest_in_training(
     held_out = setup.store.pairs("held_out")
     sources = [held_out.parts(int(number))[0] for number in rows.example_ids]
     together = objective.get("bidirectional_context", False)
-    found = answers.answer(
-        setup.model, params, tokenizer, sources, longest=1, bidirectional=together
-    )
+
+    def write(together):
+        return answers.answer(
+            setup.model, params, tokenizer, sources, longest=1, bidirectional=together
+        )
+
+    found = write(together)
     assert found == [tokenizer.decode([token]) for token in expected]
     assert len(set(found)) > 1
+    assert not together or found != write(False)
+
+
+def test_what_is_asked_is_as_in_the_rows_and_targets_are_whole(on_pairs, monkeypatch):
+    fields = {"model.architecture": "decoder", "objective": "subsequence", "data.raw_length": 6}
+    setup = build(override(on_pairs, {**fields, "objective.bidirectional_context": True}))
+    held_out, decode = setup.store.pairs("held_out"), setup.store.tokenizer.decode
+    asked = {}
+
+    def answer(model, params, tokenizer, sources, **options):
+        asked.update(options, sources=sources)
+        return [""] * len(sources)
+
+    def baselines(known, sources):
+        asked.update(known=known)
+        return {}
+
+    monkeypatch.setattr(answers, "answer", answer)
+    monkeypatch.setattr(answers, "baseline_answers", baselines)
+    found = answers.answer_held_out(setup, {})
+    assert asked["bidirectional"]
+    assert max(map(len, asked["sources"])) <= 4
+    wanted = {decode(held_out.parts(n)[1]) for n in range(len(held_out))}
+    assert {one["target"] for one in found["answers"]} == wanted
+    assert len(asked["known"]) == len(setup.store.pairs("train"))
+
+
+def test_a_run_on_pairs_reads_the_training_ones(on_pairs):
+    setup = build(on_pairs)
+    pairs, rows = setup.store.pairs("train"), setup.batches[0]
+    for tokens, length, number in zip(rows.tokens, rows.lengths, rows.example_ids, strict=True):
+        assert tokens[:length].tolist() == pairs[int(number)].tolist()
 
 
 @pytest.mark.parametrize(

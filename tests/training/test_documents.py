@@ -49,6 +49,17 @@ def test_pairs_are_documents_of_which_the_target_counts(tiny, pairs):
     assert [one["tokens"] for one in found] == [
         len(held_out.parts(number)[1]) for number in range(len(held_out))
     ]
+    assert [one["document"] for one in found] == list(range(len(held_out)))
+
+
+@pytest.mark.slow
+def test_blocks_change_nothing_where_the_objective_is_random(tiny, monkeypatch):
+    setup = build(override(tiny, {"objective": "prefix_lm", "data.raw_length": 16}))
+    params = setup.initial_state().params
+    found = [one["tokens"] for one in documents.document_losses(setup, params)]
+    for together in (7, len(list(documents._pieces(setup))) - 1):
+        monkeypatch.setattr(documents, "TOGETHER", together)
+        assert [one["tokens"] for one in documents.document_losses(setup, params)] == found
 
 
 def _nats(setup, params, ids):

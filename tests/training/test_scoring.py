@@ -73,3 +73,15 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(scoring.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"rouge_score and sklearn .* 'jaxdenoise\[score\]'"):
         scoring.check_installed()
+
+
+def test_more_sources_than_are_looked_for_together():
+    words = [f"word{n}" for n in range(200)]
+    found = scoring.baseline_answers([(w, w.upper()) for w in words], words[::-1])
+    assert found["nearest (TF-IDF)"] == [w.upper() for w in words[::-1]]
+
+
+def test_rare_words_count_more():
+    common = [(f"the {word} of it", word) for word in ("sum", "read", "rest")]
+    found = scoring.baseline_answers([*common, ("a file", "file")], ["file of it"])
+    assert found["nearest (TF-IDF)"] == ["file"]

@@ -1,6 +1,7 @@
 """Parameters that a run starts from: another run's, with as many rows for ids as it needs."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +13,14 @@ from jaxdenoise.experiment import override
 from jaxdenoise.model.model import build_model
 from jaxdenoise.training.run_directory import RunDirectory, open_run, started_from
 from jaxdenoise.training.setup import build
-from jaxdenoise.training.weights import fitted, initial_state, restore_params, write_imported
+from jaxdenoise.training.weights import (
+    _check_ids,
+    fitted,
+    initial_state,
+    restore_params,
+    write_imported,
+)
+from jaxdenoise.vocabulary import Vocabulary
 from tests.huggingface.folders import folder_of
 
 
@@ -129,3 +137,20 @@ def test_an_imported_model_is_trained_on(kind, tmp_path, monkeypatch, capsys):
     assert tokenizer.vocab.size == 401  # the separator has come to it
     assert model.vocab_size == 512
     assert restore_params(directory, experiment, model)["embedding"].shape[0] == 512
+
+
+def test_a_tokenizer_with_fewer_ids_is_refused():
+    small, large = (
+        SimpleNamespace(vocab=Vocabulary(size=n), name=list(map(str, range(n))).__getitem__)
+        for n in (8, 9)
+    )
+    _check_ids(small, large, "x")
+    with pytest.raises(UserError, match="'x' knows id 8 as '8'"):
+        _check_ids(large, small, "x")
+
+
+def test_a_decoders_own_embedding_is_fitted_too():
+    x = np.arange(12.0).reshape(4, 3)
+    shapes = {"decoder_embedding": jax.ShapeDtypeStruct((6, 3), np.float32)}
+    found = fitted({"decoder_embedding": x}, shapes, 3, "x")
+    np.testing.assert_array_equal(found["decoder_embedding"], [*x[:3], *[x[:3].mean(axis=0)] * 3])
