@@ -1,4 +1,4 @@
-"""Tokenizers: byte-level BPE trained on the spot, or any tokenizer.json, with its vocabulary."""
+"""Tokenizers: byte-level BPE trained on the spot, or any file's, with its vocabulary."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import tokenizers
 from jaxdenoise.config import check_vocabulary_size
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.paths import as_path
+from jaxdenoise.sentencepiece_file import read_sentencepiece
 from jaxdenoise.vocabulary import Vocabulary
 
 PAD, EOS, MASK, SEPARATOR = "<pad>", "</s>", "<mask>", "<doc>"
@@ -27,9 +28,18 @@ NAMED = {
     "fim_suffix": "<fim_suffix>",
 }
 """The vocabulary's named tokens and how they are written."""
+WRITTEN = {
+    PAD: (PAD, "[PAD]"),
+    EOS: (EOS, "[SEP]", "<|endoftext|>"),
+    MASK: (MASK, "[MASK]"),
+    SEPARATOR: (SEPARATOR,),
+    **{name: (name,) for name in NAMED.values()},
+}
+"""The special tokens but sentinels, and the names by which they are found."""
 LONGEST_SPELLING = 16
 """Characters of the longest tokens that are spelled."""
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # of a text's bytes, where its characters are unknown
 
 
 class Tokenizer:
@@ -127,8 +137,11 @@ class Tokenizer:
         sizes = np.zeros(self.vocab.size, np.int64)
         byte_level = _is_byte_level(self._backend)
         for token in self.vocab.ordinary_ids.tolist():
+            name = self.name(token)
             if byte_level:  # one character stands for one byte
-                sizes[token] = len(self._backend.id_to_token(token) or "")
+                sizes[token] = len(name)
+            elif _BYTE.fullmatch(name):
+                sizes[token] = 1
             else:
                 sizes[token] = len(self._piece(token).encode())
         return sizes
@@ -184,15 +197,33 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, sentinels: in
     return Tokenizer(backend)
 
 
-def read_tokenizer(path: str | Path, *, separator: bool = True) -> Tokenizer:
-    """Reads a tokenizer.json; `separator` as for a `Tokenizer`.
+def read_tokenizer(
+    path: str | Path, *, separator: bool = True, sentinels: int | None = None
+) -> Tokenizer:
+    """Reads a tokenizer.json, or a SentencePiece .model (extra `[sentencepiece]`).
+
+    Args:
+      path: of the file.
+      separator: as for a `Tokenizer`.
+      sentinels: append the special tokens that the file lacks, so many sentinels among them;
+        None appends none.
 
     Raises:
-      UserError: the file is missing or is no tokenizer.json.
+      UserError: the file is missing or is neither.
     """
     path = as_path(path)
-    require(path.is_file(), f"tokenizer '{path}' is not a file; give the path of a tokenizer.json")
-    return parse_tokenizer(path.read_text("utf-8"), str(path), separator=separator)
+    require(
+        path.is_file(),
+        f"tokenizer '{path}' is not a file; give the path of a tokenizer.json, or of a "
+        "SentencePiece .model",
+    )
+    if path.suffix == ".model":
+        backend = read_sentencepiece(path)
+    else:
+        backend = _parse(path.read_text("utf-8"), str(path))
+    if sentinels is not None:
+        _complete(backend, sentinels)
+    return Tokenizer(backend, separator=separator)
 
 
 def parse_tokenizer(content: str, name: str, *, separator: bool = True) -> Tokenizer:
@@ -201,28 +232,42 @@ def parse_tokenizer(content: str, name: str, *, separator: bool = True) -> Token
     Raises:
       UserError: it is none.
     """
+    return Tokenizer(_parse(content, name), separator=separator)
+
+
+def _parse(content: str, name: str) -> tokenizers.Tokenizer:
     try:
-        backend = tokenizers.Tokenizer.from_str(content)
+        return tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the library raises nothing narrower
         raise UserError(f"'{name}' is not a tokenizer.json: {error}") from error
-    return Tokenizer(backend, separator=separator)
+
+
+def _complete(backend: tokenizers.Tokenizer, sentinels: int) -> None:
+    """Appends the special tokens that are found by none of their names; sentinel 0 comes last."""
+    known = backend.get_vocab(with_added_tokens=True)
+    lacking = [name for name, written in WRITTEN.items() if not known.keys() & {*written}]
+    numbered = [f"<extra_id_{k}>" for k in reversed(range(sentinels))]
+    backend.add_special_tokens([*lacking, *(name for name in numbered if name not in known)])
 
 
 def _vocabulary(backend: tokenizers.Tokenizer) -> Vocabulary:
     names = backend.get_vocab(with_added_tokens=True)
 
-    def find(*choices: str) -> int | None:
-        return next((names[c] for c in choices if c in names), None)
+    def find(name: str) -> int | None:
+        return next((names[w] for w in WRITTEN[name] if w in names), None)
 
-    pad, eos = find(PAD, "[PAD]"), find(EOS, "[SEP]", "<|endoftext|>")
+    pad, eos = find(PAD), find(EOS)
     if pad is None or eos is None:
-        raise UserError("the tokenizer needs a padding and an end token: <pad> and </s> by name")
+        raise UserError(
+            "the tokenizer needs a padding and an end token: <pad> and </s> by name; "
+            "--data.add-special-tokens True appends what it lacks"
+        )
     numbered = {int(m[1]): i for name, i in names.items() if (m := _SENTINEL.fullmatch(name))}
     require(
         sorted(numbered) == list(range(len(numbered))),
         "the tokenizer's sentinels <extra_id_k> skip a number; add the missing ones",
     )
-    mask, separator = find(MASK, "[MASK]"), find(SEPARATOR)
+    mask, separator = find(MASK), find(SEPARATOR)
     named = [(role, names[name]) for role, name in NAMED.items() if name in names]
     known = {pad, eos, mask, separator, *numbered.values(), *(token for _, token in named)}
     added = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}

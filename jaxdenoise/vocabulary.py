@@ -112,8 +112,8 @@ class Vocabulary:
         """Returns `mask_id`; raises `UserError` if the vocabulary has none."""
         if self.mask_id is None:
             raise UserError(
-                "the vocabulary has no mask token, which this objective writes; add <mask> to the "
-                "tokenizer or choose an objective that writes sentinels"
+                "the vocabulary has no mask token, which this objective writes; append it to the "
+                "tokenizer (data.add_special_tokens) or choose an objective that writes sentinels"
             )
         return self.mask_id
 
@@ -142,8 +142,8 @@ class Vocabulary:
             known = ", ".join(ids) or "none"
             raise UserError(
                 f"the vocabulary has no token named '{name}', which this objective writes (it has "
-                f"{known}); add it to the tokenizer as a special token, or let data.tokenizer be "
-                "trained, which adds it"
+                f"{known}); append it to the tokenizer (data.add_special_tokens), or let "
+                "data.tokenizer be trained, which adds it"
             )
         return ids[name]
 

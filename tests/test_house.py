@@ -14,7 +14,7 @@ PACKAGE = Path(jaxdenoise.__file__).parent
 # Each room may import the rooms before it and itself. Rooms on one line do not see each other.
 ORDER = [
     {"errors"},
-    {"registry", "config", "keys", "paths", "vocabulary"},
+    {"registry", "config", "keys", "paths", "vocabulary", "sentencepiece_file"},
     {"arrays", "tokenizer", "presets", "costs"},
     {"corruption", "losses"},
     {"model", "optim", "objectives"},

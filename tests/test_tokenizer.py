@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdenoise.errors import UserError
-from jaxdenoise.tokenizer import Tokenizer, read_tokenizer, train_tokenizer
+from jaxdenoise.tokenizer import NAMED, Tokenizer, read_tokenizer, train_tokenizer
 
 TEXTS = ["Return the sum of the array.", "Return the product of the arrays.", "naïve façade ☃"] * 20
 
@@ -111,6 +111,29 @@ def test_tokens_that_begin_a_word_keep_their_space(metaspace):
     # Its own text begins every word, the first one too, with a space.
     assert metaspace.token_bytes[ids].sum() == len(" Return the sum of the array.")
     assert metaspace.decode_part(ids[3:]) == metaspace.decode(ids)[len(metaspace.decode(ids[:3])) :]
+
+
+def test_special_tokens_that_lack_are_appended_and_sentinels_end_the_vocabulary(tmp_path):
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="[UNK]"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    names = ["[UNK]", "[MASK]", "<|endoftext|>", "<extra_id_0>"]
+    trainer = tokenizers.trainers.BpeTrainer(special_tokens=names, show_progress=False)
+    backend.train_from_iterator(TEXTS[:2], trainer)
+    file, size = write(backend, tmp_path / "tokenizer.json"), backend.get_vocab_size()
+    with pytest.raises(UserError, match="--data.add-special-tokens True appends what it lacks"):
+        read_tokenizer(file)
+    whole = read_tokenizer(file, sentinels=4)
+    vocab = whole.vocab
+    assert (vocab.mask_id, vocab.eos_id) == (1, 2)  # by the names that the file has
+    assert {name: whole.name(token) for name, token in vocab.named_ids} == NAMED
+    assert vocab.sentinel_ids == (3, vocab.size - 1, vocab.size - 2, vocab.size - 3)
+    assert vocab.size == size + 2 + len(NAMED) + 3  # padding and the separator too
+    text = "Return the sum"
+    assert whole.encode(text).tolist() == backend.encode(text, add_special_tokens=False).ids
+    (tmp_path / "whole.json").write_text(whole.to_json(), "utf-8")
+    again = read_tokenizer(tmp_path / "whole.json", sentinels=4)
+    assert again.vocab == vocab
+    assert read_tokenizer(file, sentinels=0).vocab.sentinel_ids == (3,)
 
 
 def test_too_small_a_vocabulary_says_what_it_needs():

@@ -78,9 +78,12 @@ class DataConfig:
         where rows are packed) from all over the corpus, the same for every seed, those of a
         smaller number among those of a larger; None for all. The tokenizer has seen all.
       workers: processes that tokenise, of which the result does not depend; 1 for threads alone.
-      tokenizer: path of a tokenizer.json; by default a byte-level BPE is trained.
+      tokenizer: path of a tokenizer.json, or of a SentencePiece .model; by default a byte-level BPE
+        is trained.
+      add_special_tokens: append those that the given tokenizer lacks: sentinels, mask, mode tokens,
+        the marks of fill_in_the_middle, padding and end.
       vocabulary_size: ids of that BPE, special ones included.
-      sentinels: how many of them are sentinels.
+      sentinels: how many of them are sentinels; of a given tokenizer, up to how many are appended.
       raw_length: L, tokens of a row before corruption; of a piece, where rows are packed.
       packing: put several documents into a row, each corrupted by itself and unseen by the others;
         longer ones are cut into pieces. Without it rows are cut from the stream of all documents.
@@ -102,6 +105,7 @@ class DataConfig:
     train_tokens: int | None = None
     workers: int = 1
     tokenizer: str | None = None
+    add_special_tokens: bool = False
     vocabulary_size: int = 1134
     sentinels: int = 100
     raw_length: int = 568
@@ -134,6 +138,11 @@ class DataConfig:
             0 < self.held_out < 1,
             f"data.held_out is {self.held_out}; it must be inside (0, 1), such as 0.05",
         )
+
+    @property
+    def appended(self) -> int | None:
+        """Sentinels that a given tokenizer has at least; None if nothing is appended."""
+        return self.sentinels if self.add_special_tokens else None
 
     @property
     def block(self) -> tuple[int, ...]:

@@ -30,8 +30,8 @@ def check_sentinels(spans: int, sentinels: int) -> None:
     require(
         spans <= sentinels,
         f"a row has up to {spans} noise spans but the vocabulary has only {sentinels} sentinels; "
-        "raise data.sentinels or objective.mean_noise_span_length, or lower "
-        "objective.noise_density or data.raw_length",
+        "raise data.sentinels (of a tokenizer that is given: set data.add_special_tokens too) or "
+        "objective.mean_noise_span_length, or lower objective.noise_density or data.raw_length",
     )
 
 

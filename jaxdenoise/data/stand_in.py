@@ -22,7 +22,7 @@ def vocabulary_of(data: DataConfig) -> Vocabulary:
       UserError: `data.tokenizer` cannot be read.
     """
     if data.tokenizer is not None:
-        return read_tokenizer(data.tokenizer).vocab
+        return read_tokenizer(data.tokenizer, sentinels=data.appended).vocab
     return stand_in_vocabulary(data.vocabulary_size, data.sentinels)
 
 

@@ -187,7 +187,7 @@ def _build(
 
     def make_tokenizer() -> Tokenizer:
         if config.tokenizer is not None:
-            return read_tokenizer(config.tokenizer)
+            return read_tokenizer(config.tokenizer, sentinels=config.appended)
         return _trained(config, divided.training_texts())
 
     try:
@@ -218,7 +218,7 @@ def _identity(config: DataConfig, corpus: Corpus) -> dict[str, Any]:
     if config.tokenizer is None:
         tokenizer = f"byte-level BPE, {config.vocabulary_size} ids, {config.sentinels} sentinels"
     else:
-        content = read_tokenizer(config.tokenizer).to_json()
+        content = read_tokenizer(config.tokenizer, sentinels=config.appended).to_json()
         tokenizer = hashlib.sha256(content.encode()).hexdigest()
     return {
         "format": FORMAT,

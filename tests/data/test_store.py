@@ -1,12 +1,15 @@
 """The token store: built once, whole or not at all."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
+import tokenizers
 
 from jaxdenoise.config import DataConfig
 from jaxdenoise.data import store as stores
+from jaxdenoise.data.stand_in import vocabulary_of
 from jaxdenoise.errors import UserError
 
 
@@ -128,3 +131,19 @@ def test_tokenizers_are_loaded_by_run_or_file(corpus, tmp_path):
 def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("JAXDENOISE_CACHE", str(tmp_path))
     assert stores.cache_directory() == tmp_path
+
+
+def test_what_a_given_tokenizer_lacks_is_appended_where_that_is_asked(corpus, tmp_path):
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="[UNK]"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    trainer = tokenizers.trainers.BpeTrainer(special_tokens=["[PAD]", "[SEP]", "[UNK]"])
+    backend.train_from_iterator(["w1 w2"], trainer)
+    (tmp_path / "bare.json").write_text(backend.to_str(), "utf-8")
+    given = config(corpus, tokenizer=str(tmp_path / "bare.json"))
+    asked = dataclasses.replace(given, add_special_tokens=True)
+    bare, whole = (stores.prepare(one, cache=tmp_path / "cache") for one in (given, asked))
+    assert bare.path != whole.path
+    assert bare.tokenizer.vocab.sentinel_ids == ()
+    assert len(whole.tokenizer.vocab.sentinel_ids) == asked.sentinels
+    for one, store in ((given, bare), (asked, whole)):
+        assert vocabulary_of(one) == store.tokenizer.vocab
