@@ -28,10 +28,10 @@ def read_sentencepiece(path: Path) -> tokenizers.Tokenizer:
     """
     try:
         from sentencepiece import sentencepiece_model_pb2
-    except ImportError as error:
+    except Exception as error:  # none, or a protobuf older than what sentencepiece was made with
         raise UserError(
-            f"'{path}' needs sentencepiece ({error}); pip install 'jaxdenoise[sentencepiece]', or "
-            "give a tokenizer.json"
+            f"'{path}' needs sentencepiece ({error}); pip install -U 'jaxdenoise[sentencepiece]', "
+            "or give a tokenizer.json"
         ) from error
     proto: Any = sentencepiece_model_pb2
     model = proto.ModelProto()
@@ -48,12 +48,10 @@ def read_sentencepiece(path: Path) -> tokenizers.Tokenizer:
     backend.normalizer = _normaliser(model.normalizer_spec)
     prepended = "always" if model.normalizer_spec.add_dummy_prefix else "never"
     names = [p.piece for p in model.pieces if p.type in (UNKNOWN, CONTROL)]
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Metaspace(SPACE, prepend_scheme=prepended, split=False),
-            pre_tokenizers.Split(tokenizers.Regex(_inside(names)), "merged_with_previous"),
-        ]
-    )
+    parts: list[Any] = [pre_tokenizers.Metaspace(SPACE, prepend_scheme=prepended, split=False)]
+    if inside := _inside(names):
+        parts.append(pre_tokenizers.Split(tokenizers.Regex(inside), "merged_with_previous"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(parts)
     steps: list[Any] = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     steps += [decoders.Strip(" ", 1, 0)] if model.normalizer_spec.add_dummy_prefix else []
     backend.decoder = decoders.Sequence(steps)
@@ -64,8 +62,12 @@ def read_sentencepiece(path: Path) -> tokenizers.Tokenizer:
 
 
 def _inside(names: list[str]) -> str:
-    """The first border inside each of the names, where text that spells one is parted."""
-    return "|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in names)
+    """The first border inside each of the names, where text that spells one is parted.
+
+    A name of one character has none; "" where there are no others.
+    """
+    longer = [name for name in names if len(name) > 1]
+    return "|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in longer)
 
 
 def _unigram(model: Any) -> models.Unigram:

@@ -88,6 +88,28 @@ def test_real_words_have_the_librarys_ids_and_every_piece_its_own(both):
     ]
 
 
+@pytest.mark.parametrize("end", ["¶", "</s>", None])
+def test_symbols_may_be_of_one_character_or_lack(tmp_path, end):
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS),
+        model_prefix=str(tmp_path / "short"),
+        model_type="bpe",
+        vocab_size=100,
+        minloglevel=3,
+        unk_id=0,
+        unk_piece="¤",
+        eos_id=-1 if end is None else 1,
+        eos_piece=end or "</s>",
+        pad_id=-1,
+        bos_id=-1,
+    )
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "short.model"))
+    ours = read_sentencepiece(tmp_path / "short.model")
+    ours.encode_special_tokens = True
+    for text in TEXTS:
+        assert ours.encode(text, add_special_tokens=False).ids == theirs.encode(text)
+
+
 def test_it_serves_as_a_tokenizer_with_what_it_lacks(folder):
     tokenizer = read_tokenizer(folder / "unigram-bytes.model", sentinels=5)
     vocab, text = tokenizer.vocab, "The sum of it, 日本."
@@ -107,5 +129,5 @@ def test_what_cannot_be_read_is_named(tmp_path, folder, monkeypatch):
         with pytest.raises(UserError, match=r"damaged.model' is no "):
             read_tokenizer(damaged)
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(UserError, match=r"pip install 'jaxdenoise\[sentencepiece\]'"):
+    with pytest.raises(UserError, match=r"pip install -U 'jaxdenoise\[sentencepiece\]'"):
         read_tokenizer(folder / "bpe-plain.model")
