@@ -1,5 +1,6 @@
 """Eight CPU devices, quick compilation, and small things to train on."""
 
+import functools
 import gc
 import json
 import os
@@ -19,6 +20,7 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
+from jax._src.interpreters import mlir
 
 from jaxdenoise.arrays import Rows
 from jaxdenoise.vocabulary import Vocabulary
@@ -27,6 +29,9 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # a sweep keeps programs for itself alone
+# Every program has its MLIR context made anew, a quarter of the time of small ones; one will do.
+if hasattr(mlir, "make_ir_context"):
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 gc.freeze()  # what is imported stays; tracing makes many objects and few cycles
 gc.set_threshold(100_000, 50, 100)
 

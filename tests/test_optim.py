@@ -52,10 +52,10 @@ def params():
 def test_every_optimizer_moves_every_parameter_downhill(name, params):
     config = OptimizerConfig(name=name, learning_rate=1e-2, warmup_steps=0, schedule="constant")
     tx = build_optimizer(config, 10)
-    gradient = jax.tree.map(lambda x: jnp.sin(1 + jnp.arange(x.size)).reshape(x.shape), params)
+    gradient = jax.tree.map(lambda x: np.sin(1 + np.arange(x.size)).reshape(x.shape), params)
     updates, _ = jax.jit(tx.update)(gradient, jax.jit(tx.init)(params), params)
     for update, slope in zip(jax.tree.leaves(updates), jax.tree.leaves(gradient), strict=True):
-        assert float(jnp.sum(update * slope)) < 0
+        assert np.sum(np.asarray(update) * slope) < 0
 
 
 def test_muon_orthogonalises_each_layers_kernels_and_nothing_else(params):
@@ -79,17 +79,18 @@ def test_weight_decay_spares_norms(params):
     )
     tx = build_optimizer(config, 10)
     zero = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = tx.update(zero, tx.init(params), params)
+    updates, _ = jax.jit(tx.update)(zero, jax.jit(tx.init)(params), params)
     np.testing.assert_allclose(updates["embedding"], -0.1 * params["embedding"], rtol=1e-5)
     assert (updates["encoder"]["layers"]["mlp_norm"]["scale"] == 0).all()
     assert (updates["encoder"]["norm"]["scale"] == 0).all()
 
 
 def test_the_global_norm_is_clipped(params):
-    huge = jax.tree.map(lambda x: jnp.full_like(x, 1e6), params)
-    norm = float(optax.tree.norm(huge))
+    huge = jax.tree.map(lambda x: np.full_like(x, 1e6), params)
+    norm = float(jax.jit(optax.tree.norm)(huge))
     for clip_norm, expected in ((0.5, 0.5), (None, norm), (2 * norm, norm)):
         tx = build_optimizer(OptimizerConfig(clip_norm=clip_norm, b1=0.9), 10)
-        _, state = tx.update(huge, tx.init(params), params)
+        _, state = jax.jit(tx.update)(huge, jax.jit(tx.init)(params), params)
         moment = optax.tree.get(state, "mu")  # a tenth of what AdamW was given
-        np.testing.assert_allclose(10 * float(optax.tree.norm(moment)), expected, rtol=1e-4)
+        found = float(jax.jit(optax.tree.norm)(moment))
+        np.testing.assert_allclose(10 * found, expected, rtol=1e-4)

@@ -10,6 +10,7 @@ from rich.console import Console
 from jaxdenoise.ablation import config_files
 from jaxdenoise.commands.console import make_console
 from jaxdenoise.commands.show_results import print_results
+from jaxdenoise.data.stand_in import vocabulary_of
 from jaxdenoise.data.store import prepare
 from jaxdenoise.errors import UserError, require, unknown
 from jaxdenoise.experiment import (
@@ -90,21 +91,23 @@ def train_one(
 ) -> dict[str, Any] | None:
     """Trains one experiment and writes its report; None if it was interrupted.
 
-    What needs no arrays comes first, so that a mistake shows before JAX is loaded.
+    What needs no arrays comes first, so that a mistake shows before JAX is loaded; then what needs
+    no text, before minutes of tokenising.
     """
     processes.first_alone(lambda: place.check(experiment))
     processes.first_alone(lambda: loggers.check_loggers(log, str(place.path)))
+
+    from jaxdenoise.report.page import write_report
+    from jaxdenoise.training.loop import Interrupted
+    from jaxdenoise.training.run import train
+    from jaxdenoise.training.setup import build, plan
+
+    processes.alike(lambda: plan(experiment, vocabulary_of(experiment.data)))
     store = processes.first_before_others(lambda: prepare(experiment.data, console=console))
     if skipped := store.manifest["bad_records"]:
         console.print(f"skipped {len(skipped)} bad records, first: {skipped[0]}", style="yellow")
     processes.agree({"the token store": store.identity})
     processes.first_alone(lambda: place.check(experiment, store.manifest))
-
-    from jaxdenoise.report.page import write_report
-    from jaxdenoise.training.loop import Interrupted
-    from jaxdenoise.training.run import train
-    from jaxdenoise.training.setup import build
-
     setup = processes.alike(lambda: build(experiment, store))
     try:
         results = train(setup, name, place, console, profile=profile, log=log)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -75,14 +75,9 @@ class Model:
 
         return lambda key: self._module.init(key, method=init)["params"]
 
-    @cached_property
-    def _init_at_once(self) -> Callable[[Key], Params]:
-        """One program instead of one for each operation of each parameter."""
-        return jax.jit(lambda key: unboxed(self._init(key)))
-
     def init(self, key: Key) -> Params:
         """Fresh parameters in float32. They depend on the key and the shape alone."""
-        return self._init_at_once(key)
+        return _init_at_once(self, key)
 
     def axes(self) -> Any:
         """The names of each parameter's axes: a PyTree of `PartitionSpec`s; see `sharding`."""
@@ -283,6 +278,12 @@ FROZEN = {
 
 def _freeze(params: Params, names: tuple[str, ...]) -> Params:
     return {k: jax.lax.stop_gradient(v) if k in names else v for k, v in params.items()}
+
+
+@partial(jax.jit, static_argnums=0)
+def _init_at_once(model: Model, key: Key) -> Params:
+    """One program instead of one for each operation of each parameter; equal models share it."""
+    return unboxed(model._init(key))
 
 
 def build_model(config: ModelConfig, vocab: Vocabulary) -> Model:

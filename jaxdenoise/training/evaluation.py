@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -17,6 +18,8 @@ from jaxdenoise.training.step import corrupted, make_evaluation
 from jaxdenoise.vocabulary import Vocabulary
 
 CHUNK = 64  # rows evaluated at a time
+
+_make_evaluation = functools.cache(make_evaluation)  # runs of other seeds compile it once
 
 
 class Evaluator:
@@ -48,7 +51,7 @@ class Evaluator:
         total = len(rows.lengths)
         self.corrupted: Example = jax.tree.map(lambda *x: np.concatenate(x)[:total], *chunks)
         self._bytes = sum(int(token_bytes[targets].sum()) for _, targets in self._targets)
-        self._evaluate = backend.evaluation(make_evaluation(objective, model))
+        self._evaluate = backend.evaluation(_make_evaluation(objective, model))
 
     def __call__(self, params: Params) -> dict[str, float]:
         """Loss in nats and accuracy, on text and on special targets; bits per byte of the text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,12 @@ from jaxdenoise.training.scoring import check_installed
 from jaxdenoise.training.step import Step, init, make_step
 from jaxdenoise.vocabulary import Vocabulary
 
+# Runs that differ in their seeds alone have the same functions, and compile them once.
+_build_optimizer = functools.cache(build_optimizer)
+_smoothed_cross_entropy = functools.cache(smoothed_cross_entropy)
+_make_backend = functools.cache(make_backend)
+_make_step = functools.cache(make_step)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -52,11 +59,11 @@ class Plan:
     def step(self) -> Step:
         """The pure training step of this experiment, for its backend."""
         training = self.experiment.training
-        return make_step(
+        return _make_step(
             self.objective,
             self.model,
             self.tx,
-            loss=smoothed_cross_entropy(training.label_smoothing),
+            loss=_smoothed_cross_entropy(training.label_smoothing),
             z_loss=training.z_loss,
             normalisation=training.normalisation,
             constant=training.constant,
@@ -186,8 +193,8 @@ def plan(experiment: Experiment, vocab: Vocabulary, devices: Sequence[Any] | Non
         evaluation=evaluation,
         packing=packing,
         model=model,
-        tx=build_optimizer(experiment.optimizer, training.steps),
-        backend=make_backend(training, model, devices),
+        tx=_build_optimizer(experiment.optimizer, training.steps),
+        backend=_make_backend(training, model, devices and tuple(devices)),
     )
 
 

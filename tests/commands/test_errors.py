@@ -5,6 +5,7 @@ import json
 import pytest
 
 from jaxdenoise.cli import main
+from jaxdenoise.commands import train
 from jaxdenoise.tokenizer import train_tokenizer
 
 FEW_IDS = ["--data.vocabulary-size", "400", "--data.sentinels", "20"]
@@ -76,7 +77,6 @@ def refuse(args, capsys, message):
         (["train", "quickstart", "--model.continued-positions", "True"], "rotary or learned"),
         (["train", "quickstart", "--model", "bert_bse"], "did you mean 'bert_base'?"),
         (["train", "quickstart", "--model.key-value-heads", "0"], "key_value_heads is 0"),
-        (["train", "quickstart", "--objective", "causal_lm"], "reads encoder and decoder; choose"),
         (["train", "quickstart", "--model", "modern_base"], "inputs for the encoder and decoder"),
         (["show", "masked_lm", "--objective.mask-replace-prob", "0.95"], "nor their sum above 1"),
         (
@@ -119,6 +119,12 @@ def refuse(args, capsys, message):
 def test_mistakes_get_one_line_and_write_nothing(args, message, capsys, elsewhere):
     refuse(args, capsys, message)
     assert files(elsewhere) == []
+
+
+def test_what_does_not_fit_is_refused_before_the_corpus_is_read(capsys, elsewhere, monkeypatch):
+    monkeypatch.setattr(train, "prepare", lambda *args, **fields: pytest.fail("it was read"))
+    args = ["train", "quickstart", "--objective", "causal_lm"]
+    refuse(args, capsys, "reads encoder and decoder; choose")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Pairs: read, split, encoded, and as rows that a source is cut for."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -10,9 +9,8 @@ from hypothesis import strategies as st
 
 from jaxdenoise.config import DataConfig
 from jaxdenoise.data import pydocs
-from jaxdenoise.data.pairs import Pair, Pairs, pair_of
+from jaxdenoise.data.pairs import Pairs, pair_of
 from jaxdenoise.data.rows import Batches, sample_rows
-from jaxdenoise.data.split import held_out_mask
 from jaxdenoise.data.store import prepare
 from jaxdenoise.errors import UserError
 
@@ -125,37 +123,6 @@ def test_what_does_not_go_with_pairs_is_refused(corpus, pairs):
         prepare(DataConfig(corpus="hf:some/one", pairs=True))
     with pytest.raises(UserError, match="data.pairs is set, and 'pydocs' has none"):
         prepare(DataConfig(corpus="pydocs", pairs=True))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("made", [pydocs.names, pydocs.modules])
-def test_pairs_of_docstrings_are_held_out_where_their_documents_are(made):
-    documents, plain = list(made()), pydocs.documents()
-    assert [str(text) for _, text in documents] == [text for _, text in plain]
-    some = slice(None, None, 20)
-    texts, pairs = ([text for _, text in of[some]] for of in (plain, documents))
-    assert np.array_equal(held_out_mask(texts, 0.05), held_out_mask(pairs, 0.05))
-
-
-def test_a_name_does_not_stand_in_what_is_said_of_it():
-    found = {name: text for name, text in pydocs.names() if isinstance(text, Pair)}
-    assert len(found) > 3000
-    for pair in found.values():
-        assert pair.target not in pair.source.split()
-        assert not re.search(r"^\s*>>>", pair.source, re.MULTILINE)
-        assert pair.target.isidentifier()
-        assert not pair.target.startswith("__")
-
-
-def test_a_module_is_as_one_imports_it():
-    found = {name: text.target for name, text in pydocs.modules() if isinstance(text, Pair)}
-    assert len(found) > 5000
-    assert found["json.decoder:JSONDecoder"] == "json.decoder"
-    assert {target for name, target in found.items() if name.startswith("scipy.stats._")} == {
-        "scipy.stats"
-    }
-    assert not any(part.startswith("_") for target in found.values() for part in target.split("."))
-    assert not any(name.startswith("topics:") for name in found)
 
 
 def test_either_pair_of_names_will_do():

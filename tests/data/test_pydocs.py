@@ -1,9 +1,13 @@
 """The embedded corpus: real, deduplicated, and split without leaks."""
 
+import re
+
 import numpy as np
 import pytest
 
 from jaxdenoise.data import pydocs, split
+from jaxdenoise.data.pairs import Pair
+from jaxdenoise.data.split import held_out_mask
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +75,34 @@ def test_paragraphs_are_joined_each_by_itself():
 
 def test_the_fingerprint_names_the_versions():
     assert {"python", "numpy", "scipy", "jax"} <= pydocs.fingerprint().keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [pydocs.names, pydocs.modules])
+def test_pairs_of_docstrings_are_held_out_where_their_documents_are(made):
+    documents, plain = list(made()), pydocs.documents()
+    assert [str(text) for _, text in documents] == [text for _, text in plain]
+    some = slice(None, None, 20)
+    texts, pairs = ([text for _, text in of[some]] for of in (plain, documents))
+    assert np.array_equal(held_out_mask(texts, 0.05), held_out_mask(pairs, 0.05))
+
+
+def test_a_name_does_not_stand_in_what_is_said_of_it():
+    found = {name: text for name, text in pydocs.names() if isinstance(text, Pair)}
+    assert len(found) > 3000
+    for pair in found.values():
+        assert pair.target not in pair.source.split()
+        assert not re.search(r"^\s*>>>", pair.source, re.MULTILINE)
+        assert pair.target.isidentifier()
+        assert not pair.target.startswith("__")
+
+
+def test_a_module_is_as_one_imports_it():
+    found = {name: text.target for name, text in pydocs.modules() if isinstance(text, Pair)}
+    assert len(found) > 5000
+    assert found["json.decoder:JSONDecoder"] == "json.decoder"
+    assert {target for name, target in found.items() if name.startswith("scipy.stats._")} == {
+        "scipy.stats"
+    }
+    assert not any(part.startswith("_") for target in found.values() for part in target.split("."))
+    assert not any(name.startswith("topics:") for name in found)

@@ -42,14 +42,14 @@ def log_probabilities():
     found = list(continuations())
     padded = np.array([list(one) + [0] * (LONGEST - len(one)) for one in found], np.int32)
     scores = np.zeros((ROWS, len(found)))
+    logs_of = jax.jit(lambda batch: jax.nn.log_softmax(MODEL.apply(PARAMS, batch)[..., :IDS]))
     for row in range(ROWS):
         side = jax.tree.map(lambda x, row=row: np.stack([x[row]] * len(found)), BATCH)
         batch = side.replace(
             decoder_input_tokens=np.pad(padded[:, :-1], ((0, 0), (1, 0))),
             decoder_segment_ids=np.ones_like(padded),
         )
-        logits = np.asarray(MODEL.apply(PARAMS, batch))[..., :IDS]
-        logs = np.asarray(jax.nn.log_softmax(logits))
+        logs = np.asarray(logs_of(batch))
         at = np.take_along_axis(logs, padded[..., None], axis=2)[..., 0]
         real = np.arange(LONGEST) < np.array([len(one) for one in found])[:, None]
         scores[row] = (at * real).sum(axis=1)

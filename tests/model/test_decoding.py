@@ -81,7 +81,7 @@ def test_each_row_is_written_to_its_own_end_and_no_step_more():
         jax.debug.callback(lambda step: steps.append(int(step)), step)
         return script[:, step]
 
-    found = _generate(MODEL, PARAMS, BATCH, 4, VOCAB, choose)
+    found = jax.jit(_generate, static_argnums=(0, 3, 4, 5))(MODEL, PARAMS, BATCH, 4, VOCAB, choose)
     assert found.tolist() == [[1, 0, 0, 0], [4, 4, 1, 0]]
     jax.effects_barrier()
     assert steps == [0, 1, 2]

@@ -14,6 +14,10 @@ from jaxdenoise.vocabulary import Vocabulary
 VOCAB = Vocabulary(size=40, mask_id=2, sentinel_ids=(39, 38))
 MODEL = Model(encoder(vocab=VOCAB, width=16, layers=1).config, 48)  # eight rows that are no id
 PARAMS = jax.tree.map(lambda x: 1.5 * x, MODEL.init(jax.random.key(5)))
+predicted = jax.jit(
+    predict, static_argnums=(0, 3), static_argnames=("top_k", "special", "everywhere")
+)
+logits_of = jax.jit(MODEL.apply)
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +26,16 @@ def batch():
     tokens = np.random.default_rng(0).integers(3, 38, (2, 16))
     corrupt = objectives["masked_lm"](vocab=VOCAB, noise_density=0.3)
     keys = jax.random.split(jax.random.key(0), 2)
-    examples = jax.vmap(corrupt)(keys, jnp.asarray(tokens), jnp.array([16, 16]))
+    examples = jax.jit(jax.vmap(corrupt))(keys, jnp.asarray(tokens), jnp.array([16, 16]))
     return examples.replace(encoder_segment_ids=jnp.ones((2, 16), jnp.int32))
 
 
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize("everywhere", [True, False])
 def test_probabilities_and_tokens_are_those_of_sorting(batch, special, everywhere):
-    found = predict(MODEL, PARAMS, batch, VOCAB, top_k=4, special=special, everywhere=everywhere)
-    logits = np.asarray(MODEL.apply(PARAMS, batch))[..., : VOCAB.size].astype(np.float64)
+    options = {"top_k": 4, "special": special, "everywhere": everywhere}
+    found = predicted(MODEL, PARAMS, batch, VOCAB, **options)
+    logits = np.asarray(logits_of(PARAMS, batch))[..., : VOCAB.size].astype(np.float64)
     if not special:
         logits[..., VOCAB.is_special] = -np.inf
     shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)

@@ -1,5 +1,7 @@
 """Masks filled in rounds: against one row at a time in plain loops, and by models that know."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ VOCAB = Vocabulary(size=40, mask_id=2, sentinel_ids=(39, 38))
 MASK, SIZE, LENGTHS = 2, 12, np.array([12, 9, 5])
 ENCODER = encoder(vocab=VOCAB, width=16, layers=1)
 PARAMS = jax.tree.map(lambda x: 1.5 * x, ENCODER.init(jax.random.key(5)))
+scores_of = jax.jit(ENCODER.apply)
 fill = jax.jit(
     unmask,
     static_argnums=(0, 4),
@@ -35,7 +38,8 @@ def rows() -> np.ndarray:
 def slowly(tokens, length, rounds, block_length, clean_copy):
     """One row in plain loops: sort what is proposed, keep the best."""
     tokens, span = list(tokens), block_length or SIZE
-    twice = objectives["block_diffusion"](vocab=VOCAB, block_length=span) if clean_copy else None
+    objective = objectives["block_diffusion"](vocab=VOCAB, block_length=span)
+    twice = jax.jit(functools.partial(objective, uniform=0.0)) if clean_copy else None
     for start in range(0, SIZE, span):
         for left_rounds in range(rounds, 0, -1):
             left = [i for i in range(start, min(start + span, SIZE)) if tokens[i] == MASK]
@@ -45,11 +49,11 @@ def slowly(tokens, length, rounds, block_length, clean_copy):
             if twice is None:
                 batch = Example(encoder_input_tokens=row, encoder_segment_ids=real)
             else:
-                batch = twice(jax.random.key(0), jnp.asarray(row), length, uniform=0.0)
+                batch = twice(jax.random.key(0), row, length)
                 batch = batch.replace(
                     encoder_input_tokens=np.concatenate([row, row]), encoder_selected=None
                 )
-            logits = ENCODER.apply(PARAMS, jax.tree.map(lambda x: jnp.asarray(x)[None], batch))
+            logits = scores_of(PARAMS, jax.tree.map(lambda x: jnp.asarray(x)[None], batch))
             logits = np.array(logits[0, :SIZE, : VOCAB.size], np.float64)
             logits[:, VOCAB.is_special] = -np.inf
             shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

@@ -70,7 +70,7 @@ def compiled(name, vocab):
         "model": model,
         "objective": jd.configure(objective, **options).build(vocab),
         "gradients": gradients,
-        "params": jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), moved),
+        "params": jax.tree.map(lambda x: np.asarray(x, np.float64), moved),
         "of": jax.jit(lambda p, batch: jax.value_and_grad(loss(model, batch, gradients))(p)),
     }
 
@@ -157,10 +157,10 @@ def test_gradients_agree_with_finite_differences(case):
     direction = jax.tree.unflatten(tree, [rng.normal(size=x.shape) for x in leaves])
     epsilon = 1e-6
     ahead, behind = (
-        of(jax.tree.map(lambda p, d, e=e: p + e * d, params, direction), batch)[0]
+        of(jax.tree.map(lambda p, d, e=e: np.asarray(p) + e * d, params, direction), batch)[0]
         for e in (epsilon, -epsilon)
     )
-    slopes = jax.tree.map(lambda g, d: jnp.sum(g * d), of(params, batch)[1], direction)
+    slopes = jax.tree.map(lambda g, d: np.sum(np.asarray(g) * d), of(params, batch)[1], direction)
     slope = sum(jax.tree.leaves(slopes))
     np.testing.assert_allclose(slope, (ahead - behind) / (2 * epsilon), rtol=1e-6)
 

@@ -11,6 +11,7 @@ from jaxdenoise.experiment import override
 from jaxdenoise.model.model import build_model
 from jaxdenoise.training import answers
 from jaxdenoise.training.setup import build
+from jaxdenoise.training.step import corrupted
 from tests.model.test_transformer import spread
 
 SUBSEQUENCE = {"objective": "subsequence"}
@@ -66,8 +67,8 @@ def test_what_is_written_is_what_the_model_finds_likeliest_in_training(
     tokenizer = setup.store.tokenizer
     params = spread(setup.initial_state().params)
     rows = setup.held_out(60)
-    batch = jax.vmap(setup.objective)(rows.keys, rows.tokens, rows.lengths)
-    logits = np.asarray(setup.model.apply(params, batch))[..., : tokenizer.vocab.size]
+    batch = corrupted(setup.objective, rows)
+    logits = np.asarray(jax.jit(setup.model.apply)(params, batch))[..., : tokenizer.vocab.size]
     weights = np.asarray(batch.decoder_loss_weights)
     expected = logits[np.arange(60), (weights > 0).argmax(axis=1)].argmax(axis=-1)
     held_out = setup.store.pairs("held_out")

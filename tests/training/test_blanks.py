@@ -9,11 +9,10 @@ from jaxdenoise.commands.console import make_console
 from jaxdenoise.commands.show_results import print_choices
 from jaxdenoise.corruption.reorder import fill_in_the_middle
 from jaxdenoise.errors import UserError
-from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import decoder, encoder, encoder_decoder
 from jaxdenoise.model.unmasking import unmask
 from jaxdenoise.tokenizer import parse_tokenizer, train_tokenizer
-from jaxdenoise.training.blanks import fill_blanks
+from jaxdenoise.training.blanks import fill_blanks, generate
 
 TEXT = "Return the <mask> of the <mask>."
 
@@ -41,7 +40,7 @@ def test_an_encoder_puts_its_likeliest_token_into_each_mask(tokenizer, masked):
     [pieces, other] = fill_blanks(*masked, tokenizer, [TEXT, "<mask>"], top_k=3)
     assert [piece.get("text") for piece in pieces] == ["Return the ", None, " of the ", None, "."]
     ids = tokenizer.encode(TEXT, specials=True)[None]
-    logits = model.apply(
+    logits = jax.jit(model.apply)(
         params, Example(encoder_input_tokens=ids, encoder_segment_ids=np.ones_like(ids))
     )
     logits = np.where(tokenizer.vocab.is_special, -np.inf, logits[0, :, : tokenizer.vocab.size])
@@ -95,7 +94,7 @@ def test_a_decoder_that_learnt_it_fills_in_the_middle(tokenizer, causal):
     )
     prompt = np.array([[vocab.pad_id, *moved[: len(row) + 3]]], np.int32)  # without EOS
     batch = Example(decoder_input_tokens=prompt, decoder_segment_ids=np.ones_like(prompt))
-    written = np.asarray(greedy(model, params, batch, 64, vocab))[0]
+    written = np.asarray(generate(model, params, batch, 64, vocab))[0]
     assert pieces[1]["model"] == tokenizer.decode(written)
     assert end == fill_blanks(*causal, tokenizer, ["Return <mask>"])[0]
 
@@ -152,7 +151,7 @@ def test_a_decoder_goes_on_where_a_text_ends(tokenizer, causal):
         assert pieces[0] == {"text": beginning}
         ids = np.array([[0, *tokenizer.encode(beginning)]], np.int32)
         batch = Example(decoder_input_tokens=ids, decoder_segment_ids=np.ones_like(ids))
-        alone = jax.jit(greedy, static_argnums=(0, 3, 4))(model, params, batch, 64, tokenizer.vocab)
+        alone = generate(model, params, batch, 64, tokenizer.vocab)
         assert pieces[1]["model"] == tokenizer.decode(np.asarray(alone)[0])
         assert pieces[1]["model"]
 

@@ -66,8 +66,8 @@ def _nats(setup, params, ids):
     """Of each token, by the logits of a row of its own."""
     row = np.zeros((1, 16), np.int32)
     row[0, : len(ids)] = ids
-    objective = setup.objective
-    batch = jax.vmap(objective)(jax.random.split(jax.random.key(0), 1), row, np.array([len(ids)]))
-    logits = np.asarray(setup.model.apply(params, batch), np.float64)[0]
+    keys, length = jax.random.split(jax.random.key(0), 1), np.array([len(ids)])
+    batch = jax.jit(jax.vmap(setup.objective))(keys, row, length)
+    logits = np.asarray(jax.jit(setup.model.apply)(params, batch), np.float64)[0]
     shares = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     return -shares[np.arange(len(ids)), ids]

@@ -5,6 +5,7 @@ import gc
 import io
 import logging
 import os
+import re
 import signal
 from typing import ClassVar
 
@@ -117,21 +118,36 @@ def test_other_versions_are_only_told(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("backend", "program"), [("single", "step"), ("pmap", "_fun")])
-def test_the_step_is_compiled_once_in_a_whole_run(tiny, backend, program, tmp_path, caplog):
-    setup = build(override(tiny, {"training.backend": backend}))
+@pytest.fixture
+def compiled(caplog):
+    """Says what is compiled from now on: a function for the names of the programs."""
     caplog.set_level(logging.WARNING, "jax")
     monitored = logging.getLogger("jax")
     monitored.addHandler(caplog.handler)  # jax's loggers do not propagate everywhere
-    try:
-        with jax.log_compiles():
-            train(setup, "tiny", RunDirectory(tmp_path / "run"), QUIET)
-    finally:
-        monitored.removeHandler(caplog.handler)
-    finished = f"Finished XLA compilation of jit({program})"
-    once = {message for message in caplog.messages if finished in message}  # it may come twice
-    assert len(once) == 1
+    jax.clear_caches()
+    with jax.log_compiles():
+        program = r"Finished XLA compilation of jit\((\w+)\)"
+        yield lambda: sorted(re.findall(program, str({*caplog.messages})))  # one may come twice
+    monitored.removeHandler(caplog.handler)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "program"), [("single", "step"), ("pmap", "_fun")])
+def test_the_step_is_compiled_once_in_a_whole_run(tiny, backend, program, tmp_path, compiled):
+    setup = build(override(tiny, {"training.backend": backend}))
+    train(setup, "tiny", RunDirectory(tmp_path / "run"), QUIET)
+    assert compiled().count(program) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["single", "mesh"])
+def test_runs_of_other_seeds_compile_nothing(tiny, backend, tmp_path, compiled):
+    for seed in (0, 1):
+        setup = build(override(tiny, {"training.backend": backend, "seed": seed}))
+        train(setup, "tiny", RunDirectory(tmp_path / str(seed)), QUIET)
+        found = compiled() if seed == 0 else found
+    assert {"init", "step", "evaluate"} <= {*found}
+    assert compiled() == found
 
 
 def test_a_run_leaves_what_a_report_and_a_user_need(tiny, tmp_path):
