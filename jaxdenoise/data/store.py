@@ -154,7 +154,12 @@ def load_tokenizer(source: str | Path, **fields: Any) -> Tokenizer:
       UserError: none of the three.
 
     Example:
-      >>> load_tokenizer("pydocs").decode(load_tokenizer("pydocs").encode("Return the sum."))
+      >>> import tempfile
+      >>> from jaxdenoise.tokenizer import train_tokenizer
+      >>> file = Path(tempfile.mkdtemp(), "tokenizer.json")
+      >>> trained = train_tokenizer(["Return the sum."], vocabulary_size=300, sentinels=9)
+      >>> _ = file.write_text(trained.to_json())
+      >>> load_tokenizer(file).decode(trained.encode("Return the sum."))
       'Return the sum.'
     """
     path = as_path(source)

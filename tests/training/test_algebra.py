@@ -148,7 +148,11 @@ def test_a_label_of_weight_zero_changes_nothing_and_no_weights_give_nothing(case
     assert all((np.asarray(x) == 0).all() for x in jax.tree.leaves(gradients))
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c != "output_only"], indirect=True)
+@pytest.mark.parametrize(
+    "case",
+    ["encoder_decoder", *(pytest.param(n, marks=pytest.mark.slow) for n in ("encoder", "decoder"))],
+    indirect=True,
+)
 def test_gradients_agree_with_finite_differences(case):
     """The slope of the loss along one direction; that of `output_only` is the slope of none."""
     params, batch, of = case["params"], case["batch"], case["of"]

@@ -341,7 +341,7 @@ def test_every_setting_of_the_step_reaches_it(tiny, monkeypatch):
     fields = {f"training.{name}": value for name, value in chosen.items()}
     setup = build(override(tiny, {**fields, "training.label_smoothing": 0.25}))
     given = {}
-    monkeypatch.setattr("jaxdenoise.training.setup.make_step", lambda *_, **kw: given.update(kw))
+    monkeypatch.setattr("jaxdenoise.training.setup._make_step", lambda *_, **kw: given.update(kw))
     setup.step()
     loss = given.pop("loss")
     assert given == {**chosen, "across": setup.backend.across, "steps": tiny.training.steps}
