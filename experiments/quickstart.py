@@ -85,7 +85,7 @@ def pydocs_names() -> Experiment:
 
     Source    Allamanis et al. 2016, "A convolutional attention network for extreme summarization
               of source code": names as short summaries, scored by their words.
-    Expected  4.5% token F1 from a quickstart, 3.0% from scratch; see configs/README.md.
+    Expected  3.9% token F1 from a quickstart, 3.0% from scratch; see configs/README.md.
     Cost      200 steps of 64 pairs, up to 96 tokens; about two minutes on two cores.
     Command   jaxdenoise train pydocs_names --init-from runs/quickstart
     """
@@ -97,7 +97,7 @@ def pydocs_modules() -> Experiment:
     """A docstring, and the module to find of which it is: one of nearly 600.
 
     Source    Raffel et al. 2020, section 2.4: classes as texts.
-    Expected  41.9% exact match from a quickstart, 38.1% from scratch; see configs/README.md.
+    Expected  40.3% exact match from a quickstart, 38.1% from scratch; see configs/README.md.
     Cost      200 steps of 64 pairs, up to 96 tokens; about two minutes on two cores.
     Command   jaxdenoise train pydocs_modules --init-from runs/quickstart
     """

@@ -19,7 +19,7 @@ from jaxdenoise.vocabulary import Vocabulary
 
 CHUNK = 64  # rows evaluated at a time
 
-_make_evaluation = functools.cache(make_evaluation)  # runs of other seeds compile it once
+_make_evaluation = functools.lru_cache(maxsize=32)(make_evaluation)  # other seeds compile nothing
 
 
 class Evaluator:

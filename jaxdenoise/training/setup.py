@@ -31,11 +31,13 @@ from jaxdenoise.training.scoring import check_installed
 from jaxdenoise.training.step import Step, init, make_step
 from jaxdenoise.vocabulary import Vocabulary
 
-# Runs that differ in their seeds alone have the same functions, and compile them once.
-_build_optimizer = functools.cache(build_optimizer)
-_smoothed_cross_entropy = functools.cache(smoothed_cross_entropy)
-_make_backend = functools.cache(make_backend)
-_make_step = functools.cache(make_step)
+# Runs that differ in their seeds alone have the same functions, and compile them once. Of a sweep's
+# arms, the programs of the last ones are kept.
+_kept = functools.lru_cache(maxsize=32)
+_build_optimizer = _kept(build_optimizer)
+_smoothed_cross_entropy = _kept(smoothed_cross_entropy)
+_make_backend = _kept(make_backend)
+_make_step = _kept(make_step)
 
 
 @dataclass(frozen=True, kw_only=True)
