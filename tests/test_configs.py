@@ -31,6 +31,7 @@ experiment.load_experiments()
 CONFIGS = ablation.config_files()
 README = experiment.bundled("configs") / "README.md"
 SCALES = {"smoke": 2, "mini": 3, "full": 3}
+SLOW = pytest.mark.slow
 EVERY = pytest.mark.parametrize("name", sorted(CONFIGS))
 
 
@@ -50,9 +51,12 @@ def blocks(language: str) -> list[str]:
 
 
 @EVERY
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    "scale", ["smoke", *(pytest.param(s, marks=SLOW) for s in ("mini", "full"))]
+)
 def test_a_config_resolves_at_every_scale(name, scale):
     assert list(ablation.read_config(CONFIGS[name])["scales"]) == list(SCALES)
+    assert load(name, scale).source
     runs = load(name, scale).runs
     assert len({run.name for run in runs}) == len(runs) == len(arms(name, scale)) * SCALES[scale]
     assert len({digest(run.experiment) for run in runs}) == len(runs)

@@ -19,7 +19,6 @@ from jaxdenoise.vocabulary import Vocabulary
 
 experiment.load_experiments()
 NAMES = experiments.names()
-CONFIGS = sorted(ablation.config_files())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,17 +39,6 @@ def test_t5_has_its_published_number_of_parameters(name, millions):
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     total = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     assert round(total / 1e6) == millions
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_resolves_to_distinct_runs(name):
-    resolved = ablation.load_ablation(ablation.config_files()[name])
-    assert len(resolved.runs) > 1
-    assert resolved.source
-    digests = {digest(run.experiment) for run in resolved.runs}
-    assert len(digests) == len(resolved.runs)
-    lengths = {run.experiment.data.raw_length for run in resolved.runs}
-    assert len(lengths) == 1  # all arms read the same rows
 
 
 def test_t5s_table_6_has_its_four_rates():

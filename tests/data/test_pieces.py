@@ -1,6 +1,7 @@
 """Packed rows: documents cut into pieces, planned epoch by epoch, gathered on the device."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ from jaxdenoise.errors import UserError
 from jaxdenoise.objectives import configure, objectives
 from jaxdenoise.objectives.mixture import Member, mixture
 from jaxdenoise.objectives.packed import row_sizes, within
+from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.training.step import corrupt
 from tests.conftest import full_vocabulary
 
@@ -41,24 +43,24 @@ def a_stream(documents: int = 60, seed: int = 0) -> np.ndarray:
 
 TOKENS = a_stream()
 DOCUMENTS = find_documents(TOKENS, SEPARATOR)
-CASES = {
-    "span_corruption": (within(objectives["span_corruption"](vocab=VOCAB), 60, (54, 16)), 6),
-    "causal_lm": (within(objectives["causal_lm"](vocab=VOCAB), 40, (0, 40)), 4),
-    "ul2": (within(objectives["ul2"](vocab=VOCAB), 80, (96, 60)), 8),
-    "prefix_lm": (within(objectives["prefix_lm"](vocab=VOCAB), 40, (41, 41)), 6),
+CASES = {  # the most tokens of a document, the sizes of a row's stacks, the most pieces of a row
+    "span_corruption": (60, (54, 16), 6),
+    "causal_lm": (40, (0, 40), 4),
+    "ul2": (80, (96, 60), 8),
+    "prefix_lm": (40, (41, 41), 6),
 }
-SIZES = {
-    "span_corruption": (54, 16),
-    "causal_lm": (0, 40),
-    "ul2": (96, 60),
-    "prefix_lm": (41, 41),
-}
+
+
+@functools.cache
+def case(name: str) -> tuple[Objective, Packing]:
+    """The objective for packed rows, and what these have room for."""
+    longest, sizes, most = CASES[name]
+    return within(objectives[name](vocab=VOCAB), longest, sizes), Packing(sizes=sizes, most=most)
 
 
 def batches(name: str, **fields) -> PackedBatches:
-    objective, most = CASES[name]
+    objective, packing = case(name)
     given = {"seed": 3, "batch_size": 4, "steps": 60, "tokens": TOKENS, "documents": DOCUMENTS}
-    packing = Packing(sizes=SIZES[name], most=most)
     return PackedBatches(objective=objective, packing=packing, **{**given, **fields})
 
 
@@ -67,8 +69,7 @@ def same(left, right) -> bool:
 
 
 def plan(name, seed=3, epoch=0):
-    objective, most = CASES[name]
-    packing = Packing(sizes=SIZES[name], most=most)
+    objective, packing = case(name)
     return plan_epoch(objective, DOCUMENTS, packing, seed=seed, epoch=epoch)
 
 
@@ -96,7 +97,7 @@ def test_pieces_are_the_stream_and_each_is_in_one_row(name, epoch):
 
 
 def test_members_of_a_mixture_get_pieces_of_their_own_lengths():
-    objective, _ = CASES["ul2"]
+    objective, _ = case("ul2")
     assert len(set(objective.raw_lengths)) > 3
     made = plan("ul2")
     full = set(made.lengths.tolist()) & set(objective.raw_lengths)
@@ -166,8 +167,7 @@ def test_epochs_and_seeds_are_cut_and_ordered_anew():
 
 
 def test_held_out_rows_are_the_same_for_every_run():
-    objective, most = CASES["span_corruption"]
-    packing = Packing(sizes=SIZES["span_corruption"], most=most)
+    objective, packing = case("span_corruption")
     one = sample_packed_rows(TOKENS, DOCUMENTS, objective, packing, 5)
     assert same(one, sample_packed_rows(TOKENS, DOCUMENTS, objective, packing, 5))
     assert len(one.lengths) == 5
@@ -180,7 +180,7 @@ def test_rows_of_many_short_documents_are_full(seed):
     rng = np.random.default_rng(seed)
     lengths = np.minimum(rng.lognormal(3, 1, 400), 300).astype(int) + 2
     ends = np.cumsum(lengths)
-    objective, _ = CASES["causal_lm"]
+    objective, _ = case("causal_lm")
     packing = Packing(sizes=(0, 128), most=16)
     objective = dataclasses.replace(objective, raw_lengths=(128,))
     documents = np.stack([ends - lengths, lengths], axis=1)
