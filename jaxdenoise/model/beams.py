@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxdenoise.arrays import AnyArray, Example, Params
 from jaxdenoise.errors import require
-from jaxdenoise.model.decoding import Cache, allowed, begin, by_layer, extend
+from jaxdenoise.model.decoding import STRETCH, Cache, allowed, begin, by_layer, extend, in_stretches
 from jaxdenoise.model.model import Model
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -70,7 +70,7 @@ def beam_search(
     """
     require(beams >= 1, f"beams is {beams}; it must be at least 1")
     params = by_layer(params)
-    hidden, cache = begin(model, params, batch, length, vocab)
+    hidden, cache = begin(model, params, batch, length, vocab, STRETCH)
     rows, project = hidden.shape[0], model.projection(params)
 
     def weigh(number: Any) -> Any:
@@ -115,7 +115,7 @@ def beam_search(
     nothing = jnp.full((rows, beams), NONE)
     alone = nothing.at[:, 0].set(0.0)  # at first all beams are the same one
     start = _Beams(jnp.int32(0), blank, alone, blank, nothing, jnp.ones(rows, bool), cache)
-    now = jax.lax.while_loop(running, go_on, grow(start, hidden)[0])
+    now = in_stretches(running, go_on, grow(start, hidden)[0], length)
     return now.ended_tokens, now.ended_scores
 
 

@@ -22,6 +22,11 @@ from jaxdenoise.vocabulary import Vocabulary
 Tokens = Int[AnyArray, "B S"]
 Logits = Float[AnyArray, "B V"]
 
+STRETCH = 32
+"""Tokens that a cache has room for at first; then twice as many, and so on."""
+BLOCK = 128
+"""Logits whose largest is found at once."""
+
 
 @struct.dataclass
 class Cache:
@@ -29,7 +34,7 @@ class Cache:
 
     Attributes:
       layers: keys and values of each layer, [B, …].
-      slots: [B, C], where all positions stand, also those that are not generated yet.
+      slots: [B, C], where positions stand, also those that are not generated yet.
       batch: the encoder's side.
       prompt: P, positions that were there before any was generated.
     """
@@ -38,6 +43,11 @@ class Cache:
     slots: Sight
     batch: Example
     prompt: int = struct.field(pytree_node=False)
+
+    @property
+    def room(self) -> int:
+        """Tokens that can be generated: the last has no slot, since none comes behind it."""
+        return self.slots.size - self.prompt + 1
 
 
 def greedy(
@@ -62,10 +72,23 @@ def greedy(
     Source: the decoding of Raffel et al. 2020, section 3.1.2.
     """
 
-    def likeliest(_: Any, logits: Logits) -> Int[AnyArray, "B"]:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return _generate(
+        model, params, batch, length, vocab, lambda _, logits: _first_largest(logits)
+    )
 
-    return _generate(model, params, batch, length, vocab, likeliest)
+
+def _first_largest(logits: Logits) -> Int[AnyArray, "B"]:
+    """Where the largest logit is, the first of equals: `jnp.argmax`, a tenth of its time on a CPU.
+
+    The largest of a block needs no places, which is many numbers at once; places are looked for in
+    one block.
+    """
+    rows, blocks = logits.shape[0], -(-logits.shape[1] // BLOCK)
+    more = [(0, 0), (0, blocks * BLOCK - logits.shape[1])]
+    parts = jnp.pad(logits, more, constant_values=-jnp.inf).reshape(rows, blocks, BLOCK)
+    block = jnp.argmax(jnp.max(parts, axis=-1), axis=-1)
+    part = jnp.take_along_axis(parts, block[:, None, None], axis=1)[:, 0]
+    return (block * BLOCK + jnp.argmax(part, axis=-1)).astype(jnp.int32)
 
 
 def sample(
@@ -145,7 +168,7 @@ def _generate(
 ) -> Tokens:
     """Writes what `choose` takes, of the logits of each step, until all rows have ended."""
     params = by_layer(params)
-    hidden, cache = begin(model, params, batch, length, vocab)
+    hidden, cache = begin(model, params, batch, length, vocab, STRETCH)
     size, project = hidden.shape[0], model.projection(params)
 
     def write(step: AnyArray, hidden: AnyArray, outputs: Tokens, ended: AnyArray) -> Any:
@@ -165,7 +188,35 @@ def _generate(
     blank = jnp.full((size, length), vocab.pad_id, jnp.int32)
     first, ended = write(jnp.int32(0), hidden, blank, jnp.zeros(size, bool))
     start = _Running(jnp.int32(1), first, ended, cache)
-    return jax.lax.while_loop(running, go_on, start).outputs
+    return in_stretches(running, go_on, start, length).outputs
+
+
+def in_stretches(running: Callable, go_on: Callable, now: Any, length: int) -> Any:
+    """`jax.lax.while_loop` with a cache that grows: a slot costs the same, empty or not.
+
+    Args:
+      running: whether a state is gone on from.
+      go_on: the next state.
+      now: the state with `step`, tokens written, and `cache`.
+      length: tokens to generate at most.
+    """
+    while (room := now.cache.room) < length:
+        now = jax.lax.while_loop(lambda at, n=room: running(at) & (at.step < n), go_on, now)
+        now = now._replace(cache=_grown(now.cache, min(room, length - room)))
+    return jax.lax.while_loop(running, go_on, now)
+
+
+def _grown(cache: Cache, number: int) -> Cache:
+    """The cache with so many more slots."""
+    size = cache.slots.size
+    ahead = _ahead(_behind(cache.slots), size, number)
+
+    def grow(path: Any, x: jax.Array) -> jax.Array:
+        of_memory = path[-1].key.startswith("memory_")
+        return x if of_memory else jnp.pad(x, [(0, 0), (0, 0), (0, number), (0, 0)])
+
+    layers = jax.tree_util.tree_map_with_path(grow, cache.layers)
+    return dataclasses.replace(cache, layers=layers, slots=_beside(cache.slots, ahead))
 
 
 def by_layer(params: Params) -> Params:
@@ -181,12 +232,19 @@ def allowed(
     logits: Float[AnyArray, "*T V"], vocab: Vocabulary, *, special: bool = True
 ) -> Float[AnyArray, "*T V"]:
     """The logits, −∞ for rows of the embedding that are no id, or, if not `special`, no text."""
+    if special and vocab.size == logits.shape[-1]:
+        return logits
     known = np.full(vocab.size, True) if special else ~vocab.is_special
     return jnp.where(np.pad(known, (0, logits.shape[-1] - vocab.size)), logits, -jnp.inf)
 
 
 def begin(
-    model: Model, params: Params, batch: Example, length: int, vocab: Vocabulary
+    model: Model,
+    params: Params,
+    batch: Example,
+    length: int,
+    vocab: Vocabulary,
+    room: int | None = None,
 ) -> tuple[Float[AnyArray, "B width"], Cache]:
     """What is projected for the first token that is generated, and what is kept for the next.
 
@@ -196,6 +254,7 @@ def begin(
       batch: as in `greedy`.
       length: tokens that will be generated at most.
       vocab: for padding.
+      room: tokens that there is room for at first (see `in_stretches`); None for all.
 
     Raises:
       UserError: an encoder alone, or more positions than the model has learned.
@@ -207,13 +266,11 @@ def begin(
     tokens, sight = _prompt(model, batch, vocab)
     size = tokens.shape[1]
     _check_positions(model, size + length - 1)
-    real = sight.segment_ids > 0
-    behind = jnp.max(jnp.where(real, sight.positions + 1, 0), axis=1, keepdims=True)
-    ahead = _ahead(behind, size, length - 1)
-    slots = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), sight, ahead)
+    ahead = _ahead(_behind(sight), size, min(length, room or length) - 1)
+    slots = _beside(sight, ahead)
     side = Example(**{f"encoder_{k}": v for k, v in batch.fields("encoder").items()})
     hidden, layers = model.decode_on(params, tokens, sight, slots, 0, side, encoded)
-    last = jnp.sum(real, axis=1) - 1
+    last = jnp.sum(sight.segment_ids > 0, axis=1) - 1
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
     return hidden, Cache(layers, slots, side, size)
 
@@ -243,6 +300,16 @@ def _prompt(model: Model, batch: Example, vocab: Vocabulary) -> tuple[Tokens, Si
     visibility = Visibility(places, places) if visibility is None else visibility
     require(visibility.groups is None, "positions in groups cannot be generated one by one")
     return tokens, Sight(segment_ids, places if positions is None else positions, visibility)
+
+
+def _behind(sight: Sight) -> Int[AnyArray, "B 1"]:
+    """The position behind the last."""
+    real = sight.segment_ids > 0
+    return jnp.max(jnp.where(real, sight.positions + 1, 0), axis=1, keepdims=True)
+
+
+def _beside(*sights: Sight) -> Sight:
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *sights)
 
 
 def _ahead(behind: Int[AnyArray, "B 1"], first: int, number: int) -> Sight:

@@ -9,6 +9,7 @@ import pytest
 
 from jaxdenoise.arrays import Example, Visibility
 from jaxdenoise.errors import UserError
+from jaxdenoise.model import decoding
 from jaxdenoise.model.decoding import _likely, begin, extend, greedy, sample
 from jaxdenoise.model.model import Model
 from jaxdenoise.vocabulary import Vocabulary
@@ -94,6 +95,34 @@ def test_the_logits_are_those_of_all_positions_at_once(name):
     for number, end in enumerate(ends):
         expected = wanted[number, end : end + MORE + 1]
         np.testing.assert_allclose(ours[number], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", [n if n == "prefix_lm" else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
+)
+def test_a_cache_that_grows_changes_no_token(name, monkeypatch):
+    """From room for two tokens to 4 and 8; drawn, so that tokens depend on all that is kept."""
+    model, params = in_float32(name)
+    keys = jax.random.split(jax.random.key(0), 3)
+    found, rooms = [], []
+    for room in (8, 2):
+        monkeypatch.setattr(decoding, "STRETCH", room)
+        draw = jax.jit(sample, static_argnums=(1, 4, 5))
+        draw.clear_cache()
+        shapes = jax.make_jaxpr(draw, static_argnums=(1, 4, 5))
+        rooms.append(str(shapes(keys, model, params, prompts(name), 8, IDS)).count(" while["))
+        found.append(np.asarray(draw(keys, model, params, prompts(name), 8, IDS)))
+    assert rooms[1] == rooms[0] + 2
+    np.testing.assert_array_equal(*found)
+    assert len(np.unique(found[0])) > 8
+
+
+@pytest.mark.parametrize("size", [1, 7, 127, 128, 129, 300])
+def test_the_likeliest_of_equals_is_the_first(size):
+    rng = np.random.default_rng(size)
+    logits = rng.integers(0, 4, (50, size)).astype(np.float32)
+    logits[0] = -np.inf
+    np.testing.assert_array_equal(decoding._first_largest(logits), jnp.argmax(logits, axis=-1))
 
 
 def test_keys_and_values_are_kept_once_for_the_queries_that_share_them():
