@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import tokenizers
 
-from jaxdenoise.config import check_vocabulary_size
+from jaxdenoise.config import DecoderStart, check_vocabulary_size
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.paths import as_path
 from jaxdenoise.sentencepiece_file import read_sentencepiece
@@ -56,12 +56,19 @@ class Tokenizer:
         stands for a byte, these are the ASCII ones.
       separator: add the separator where it lacks, which a corpus needs and a trained model may
         have no room for.
+      decoder_start: what a decoder reads first; see `DataConfig`.
 
     Raises:
       UserError: no padding or no end-of-sequence token, or sentinels that skip a number.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, *, separator: bool = True):
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        separator: bool = True,
+        decoder_start: DecoderStart = "pad",
+    ):
         self._backend = backend
         # "<extra_id_0>" in a corpus is text; only `encode(…, specials=True)` takes it as an id.
         backend.encode_special_tokens = True
@@ -73,6 +80,7 @@ class Tokenizer:
         ends, continuations = _of_text(backend, vocab)
         self.vocab = dataclasses.replace(
             vocab,
+            decoder_start_id=vocab.eos_id if decoder_start == "eos" else None,
             sentence_end_ids=ends,
             continuation_ids=continuations,
             spellings=_spellings(backend, vocab),
@@ -198,7 +206,12 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, sentinels: in
 
 
 def read_tokenizer(
-    path: str | Path, *, separator: bool = True, sentinels: int | None = None
+    path: str | Path,
+    *,
+    separator: bool = True,
+    sentinels: int | None = None,
+    others: bool = True,
+    decoder_start: DecoderStart = "pad",
 ) -> Tokenizer:
     """Reads a tokenizer.json, or a SentencePiece .model (extra `[sentencepiece]`).
 
@@ -207,6 +220,8 @@ def read_tokenizer(
       separator: as for a `Tokenizer`.
       sentinels: append the special tokens that the file lacks, so many sentinels among them;
         None appends none.
+      others: False appends sentinels alone, which T5's .model files lack.
+      decoder_start: as for a `Tokenizer`.
 
     Raises:
       UserError: the file is missing or is neither.
@@ -222,8 +237,8 @@ def read_tokenizer(
     else:
         backend = _parse(path.read_text("utf-8"), str(path))
     if sentinels is not None:
-        _complete(backend, sentinels)
-    return Tokenizer(backend, separator=separator)
+        _complete(backend, sentinels, others)
+    return Tokenizer(backend, separator=separator, decoder_start=decoder_start)
 
 
 def parse_tokenizer(content: str, name: str, *, separator: bool = True) -> Tokenizer:
@@ -242,10 +257,10 @@ def _parse(content: str, name: str) -> tokenizers.Tokenizer:
         raise UserError(f"'{name}' is not a tokenizer.json: {error}") from error
 
 
-def _complete(backend: tokenizers.Tokenizer, sentinels: int) -> None:
+def _complete(backend: tokenizers.Tokenizer, sentinels: int, others: bool) -> None:
     """Appends the special tokens that are found by none of their names; sentinel 0 comes last."""
     known = backend.get_vocab(with_added_tokens=True)
-    lacking = [name for name, written in WRITTEN.items() if not known.keys() & {*written}]
+    lacking = [n for n, written in WRITTEN.items() if others and not known.keys() & {*written}]
     numbered = [f"<extra_id_{k}>" for k in reversed(range(sentinels))]
     backend.add_special_tokens([*lacking, *(name for name in numbered if name not in known)])
 

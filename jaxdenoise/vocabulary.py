@@ -20,9 +20,10 @@ class Vocabulary:
 
     Attributes:
       size: V, the number of ids, special ones included.
-      pad_id: fills positions past the end; also starts the decoder, as in T5.
+      pad_id: fills positions past the end.
       eos_id: ends inputs and targets.
       mask_id: `[MASK]`, for objectives that write one mask; None if the tokenizer lacks it.
+      decoder_start_id: what a decoder reads first; None for padding, as in T5.
       separator_id: stands between documents in a row. It is not `eos_id`: a noise span may cover
         a separator, and an EOS inside a target would end decoding there.
       sentinel_ids: the id of sentinel 0, 1, …; T5's order is descending, see `with_sentinels`.
@@ -34,8 +35,9 @@ class Vocabulary:
         spelled; empty if the tokenizer has no characters. A character spells itself.
 
     Raises:
-      UserError: an id outside [0, size), one id in two roles, a special id in a sentence, or
-        spellings of a special id, by an id that is no character, or for another number of ids.
+      UserError: an id outside [0, size), one id in two roles, a decoder that starts from an
+        ordinary one, a special id in a sentence, or spellings of a special id, by an id that is no
+        character, or for another number of ids.
 
     Example:
       >>> vocab = Vocabulary.with_sentinels(size=1000, sentinels=100)
@@ -49,6 +51,7 @@ class Vocabulary:
     pad_id: int = 0
     eos_id: int = 1
     mask_id: int | None = None
+    decoder_start_id: int | None = None
     separator_id: int | None = None
     sentinel_ids: tuple[int, ...] = ()
     named_ids: tuple[tuple[str, int], ...] = ()
@@ -67,6 +70,11 @@ class Vocabulary:
             )
         twice = sorted({token for token in special if special.count(token) > 1})
         require(not twice, f"vocabulary: {twice} have two roles each; give each role its own id")
+        require(
+            self.start_id in special,
+            f"vocabulary: decoder_start_id is {self.start_id}, which is no special id; give one of "
+            "those that stand for no text, or leave it out for padding",
+        )
         for token in {*self.sentence_end_ids, *self.continuation_ids}:
             require(
                 0 <= token < self.size and not self.is_special[token],
@@ -100,6 +108,11 @@ class Vocabulary:
         """A vocabulary whose sentinel k is the id `size - 1 - k`, T5's descending order."""
         ids: Iterable[int] = range(size - 1, size - 1 - sentinels, -1)
         return cls(size=size, sentinel_ids=tuple(ids), **roles)
+
+    @property
+    def start_id(self) -> int:
+        """What a decoder reads first."""
+        return self.pad_id if self.decoder_start_id is None else self.decoder_start_id
 
     @property
     def special_ids(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ class Words:
 
     size: int = 1000
     pad_id: int = PAD
+    start_id: int = PAD
     eos_id: int = EOS
     mask_id: int = MASK
     separator_id: int = SEPARATOR

@@ -1,5 +1,6 @@
 """SentencePiece's .model files against that library's own reading of them."""
 
+import shutil
 import sys
 
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdenoise.errors import UserError
+from jaxdenoise.huggingface.pretrained import read_pretrained, write_pretrained
 from jaxdenoise.sentencepiece_file import read_sentencepiece
 from jaxdenoise.tokenizer import read_tokenizer
+from tests.huggingface.folders import params_of
 
 sentencepiece = pytest.importorskip("sentencepiece", reason="jaxdenoise[sentencepiece] is missing")
 
@@ -131,3 +134,21 @@ def test_what_cannot_be_read_is_named(tmp_path, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(UserError, match=r"pip install -U 'jaxdenoise\[sentencepiece\]'"):
         read_tokenizer(folder / "bpe-plain.model")
+
+
+def test_a_t5_comes_in_with_its_model_file_and_the_sentinels_that_this_lacks(folder, tmp_path):
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(folder / "unigram-plain.model"))
+    pieces = theirs.get_piece_size()
+    place = tmp_path / "t5"
+    config, _, params = params_of("t5", pieces + 100)
+    write_pretrained(place, config, params)
+    shutil.copy(folder / "unigram-plain.model", place / "spiece.model")
+    found = read_pretrained(place).tokenizer
+    assert found.vocab.sentinel_ids == tuple(range(pieces + 99, pieces - 1, -1))
+    assert found.vocab.size == pieces + 100 and found.vocab.mask_id is None
+    assert found.encode(SAID).tolist() == theirs.encode(SAID)
+    (place / "tokenizer_config.json").write_text('{"extra_ids": 3}')
+    assert read_pretrained(place).tokenizer.vocab.sentinel_ids == (pieces + 2, pieces + 1, pieces)
+    (place / "tokenizer_config.json").write_text('{"extra_ids": "many"}')
+    with pytest.raises(UserError, match="extra_ids is 'many'; it must be a number of sentinels"):
+        read_pretrained(place)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxdenoise.commands.console import make_console
-from jaxdenoise.config import DataConfig, ModelConfig
+from jaxdenoise.config import DataConfig, DecoderStart, ModelConfig
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, load_experiments
 from jaxdenoise.flags import refuse_others, split_flags, take_single
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 USAGE = """usage: jaxdenoise import DIR [--run-dir RUN] [--as encoder-decoder]
 
 Reads a T5, a BART or a BERT from a folder of Hugging Face's transformers (config.json, safetensors,
-tokenizer.json) and makes a run of it, for infill, export and train --init-from.
+tokenizer.json or spiece.model) and makes a run of it, for infill, export and train --init-from.
 
   --run-dir RUN          where the run goes (default: runs/ and the folder's name)
-  --tokenizer FILE       a tokenizer.json, where the folder has none
+  --tokenizer FILE       a tokenizer.json or a .model, where the folder has none
   --as encoder-decoder   start both stacks from the one of an encoder or a decoder alone; DIR may
                          then be a run too
 """
@@ -64,7 +64,7 @@ def run(args: Sequence[str]) -> int:
         about["as"] = kind
         about.pop("settings", None)  # of a model that had no decoder, or no encoder
     experiment = Experiment(
-        data=DataConfig(tokenizer=str(place.tokenizer)),
+        data=DataConfig(tokenizer=str(place.tokenizer), decoder_start=_start(tokenizer)),
         objective=configure(_objective(config, about)),
         model=config,
     )
@@ -88,9 +88,9 @@ def _of_folder(source: Path, tokenizer_file: str | None) -> Found:
     found = read_pretrained(source, tokenizer_file)
     if found.tokenizer is None:
         raise UserError(
-            f"'{source}' has no tokenizer.json, without which text is no ids; give one with "
-            f"--tokenizer, or make it in transformers: AutoTokenizer.from_pretrained('{source}')"
-            f".save_pretrained('{source}')"
+            f"'{source}' has no tokenizer.json and no spiece.model, without which text is no ids; "
+            "give one with --tokenizer, or make it in transformers: AutoTokenizer"
+            f".from_pretrained('{source}').save_pretrained('{source}')"
         )
     about = {"family": found.family, "dtype": found.dtype, "unused": list(found.unused)}
     about |= {"settings": found.settings}
@@ -103,6 +103,10 @@ def _of_run(source: Path) -> Found:
     opened, name, experiment = open_run(source)
     _, params, tokenizer = restore_model(opened, experiment)
     return experiment.model, params, tokenizer, {"run": name}
+
+
+def _start(tokenizer: Tokenizer) -> DecoderStart:
+    return "pad" if tokenizer.vocab.decoder_start_id is None else "eos"
 
 
 def _objective(config: ModelConfig, about: dict[str, Any]) -> str:
@@ -130,8 +134,8 @@ def _say(config: ModelConfig, params: Params, tokenizer: Tokenizer, about: dict[
     if config.architecture == "encoder" and "family" in about and not config.prediction_head:
         console.print("it has no head to predict with: fill no masks before it is trained on")
     start = about.get("settings", {}).get("decoder_start_token_id")
-    if start not in (None, tokenizer.vocab.pad_id):
+    if start not in (None, tokenizer.vocab.start_id):
         console.print(
-            f"its decoder starts from id {start}, here from padding, {tokenizer.vocab.pad_id}: "
-            "generate nothing before it is trained on; an export has its own again"
+            f"its decoder starts from id {start}, here from {tokenizer.vocab.start_id}: generate "
+            "nothing before it is trained on; an export has its own again"
         )

@@ -14,7 +14,8 @@ from jaxdenoise.training.run_directory import open_run
 USAGE = """usage: jaxdenoise infill RUN --text "Return the <mask> of the array." [MORE …]
 
 Fills each <mask>, from the newest checkpoint of a run. An encoder-decoder with sentinels writes any
-number of tokens, greedily; an encoder one for each, all at once or, with --rounds N, those it is
+number of tokens, greedily; one that writes whole texts anew, as BART does, gives the text with what
+it wrote otherwise in brackets; an encoder one for each, all at once or, with --rounds N, those it is
 surest of first, and with --top-k N the likeliest N and their probabilities; a decoder goes on where
 the text ends, so that <mask> stands there, and one that was trained by fill_in_the_middle writes
 between what stands around it. `--module NAME` imports the module that registered the run's
@@ -41,6 +42,7 @@ def run(args: Sequence[str]) -> int:
     model, params, tokenizer = restore_model(directory, experiment)
     console, objective = make_console(), experiment.objective
     options = objective.options()
+    needs = objective.recipe.needs(**options)
     filled = fill_blanks(
         model,
         params,
@@ -49,7 +51,8 @@ def run(args: Sequence[str]) -> int:
         top_k=top_k,
         rounds=1 if rounds is None else rounds,
         blocks_of=options["block_length"] if objective.name == "block_diffusion" else None,
-        middles="fim_middle" in objective.recipe.needs(**options),
+        middles="fim_middle" in needs,
+        anew="mask" in needs and objective.name != "mass",  # whose targets are the span alone
     )
     for pieces in filled:
         print_pieces(pieces, console)

@@ -8,6 +8,7 @@ from jaxdenoise.config.data import (
     MAX_CORPORA,
     SPECIAL_IDS,
     DataConfig,
+    DecoderStart,
     check_vocabulary_size,
     rows_of_block,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "MAX_CORPORA",
     "SPECIAL_IDS",
     "DataConfig",
+    "DecoderStart",
     "Gradients",
     "MeshConfig",
     "ModelConfig",

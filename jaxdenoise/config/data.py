@@ -11,6 +11,8 @@ from typing import Literal
 from jaxdenoise.config.checks import positive
 from jaxdenoise.errors import require
 
+DecoderStart = Literal["pad", "eos"]
+
 SPECIAL_IDS = 10
 BYTES = 256
 
@@ -82,6 +84,7 @@ class DataConfig:
         is trained.
       add_special_tokens: append those that the given tokenizer lacks: sentinels, mask, mode tokens,
         the marks of fill_in_the_middle, padding and end.
+      decoder_start: what a decoder reads first: padding as in T5, or the end token as in BART.
       vocabulary_size: ids of that BPE, special ones included.
       sentinels: how many of them are sentinels; of a given tokenizer, up to how many are appended.
       raw_length: L, tokens of a row before corruption; of a piece, where rows are packed.
@@ -106,6 +109,7 @@ class DataConfig:
     workers: int = 1
     tokenizer: str | None = None
     add_special_tokens: bool = False
+    decoder_start: DecoderStart = "pad"
     vocabulary_size: int = 1134
     sentinels: int = 100
     raw_length: int = 568

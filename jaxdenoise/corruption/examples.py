@@ -181,7 +181,7 @@ def full_target(
 
 def room(tokens: Output, vocab: Vocabulary, more: int = 1) -> Int[AnyArray, "S"]:
     """The tokens with `more` positions of padding behind them, for what ends them."""
-    return jnp.pad(tokens, (0, more), constant_values=vocab.pad_id)
+    return jnp.pad(tokens, (0, more), constant_values=vocab.start_id)
 
 
 def select(predicted: NoiseMask, capacity: int) -> Int[AnyArray, "P"]:
@@ -206,15 +206,17 @@ def end(tokens: Output, length: Scalar, vocab: Vocabulary) -> Output:
 
 
 def shift_right(tokens: Output, vocab: Vocabulary) -> Output:
-    """The decoder's inputs for these targets: a padding id, then all targets but the last.
+    """The decoder's inputs for these targets: the vocabulary's start, then all but the last.
 
-    Source: Raffel et al. 2020; t5x and transformers start the decoder so too.
+    Source: Raffel et al. 2020, where the start is padding; Lewis et al. 2020, where it is EOS.
 
     Example:
       >>> shift_right(jnp.array([7, 8, 1]), Vocabulary(size=10)).tolist()
       [0, 7, 8]
+      >>> shift_right(jnp.array([7, 8, 1]), Vocabulary(size=10, decoder_start_id=1)).tolist()
+      [1, 7, 8]
     """
-    return jnp.pad(tokens[:-1], (1, 0), constant_values=vocab.pad_id)
+    return jnp.pad(tokens[:-1], (1, 0), constant_values=vocab.start_id)
 
 
 def choose(which: Scalar, made: Sequence[Example], vocab: Vocabulary) -> Example:

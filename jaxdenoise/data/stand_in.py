@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -22,8 +23,12 @@ def vocabulary_of(data: DataConfig) -> Vocabulary:
       UserError: `data.tokenizer` cannot be read.
     """
     if data.tokenizer is not None:
-        return read_tokenizer(data.tokenizer, sentinels=data.appended).vocab
-    return stand_in_vocabulary(data.vocabulary_size, data.sentinels)
+        return read_tokenizer(
+            data.tokenizer, sentinels=data.appended, decoder_start=data.decoder_start
+        ).vocab
+    vocab = stand_in_vocabulary(data.vocabulary_size, data.sentinels)
+    starts = vocab.eos_id if data.decoder_start == "eos" else None
+    return dataclasses.replace(vocab, decoder_start_id=starts)
 
 
 @functools.cache

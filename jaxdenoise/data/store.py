@@ -25,7 +25,7 @@ import platformdirs
 from jaxtyping import Int
 from rich.console import Console
 
-from jaxdenoise.config import DataConfig
+from jaxdenoise.config import DataConfig, DecoderStart
 from jaxdenoise.data.build import Divided, WorkerDied, build, divide, in_proportion
 from jaxdenoise.data.corpora import Corpus, open_corpus, open_member
 from jaxdenoise.data.pairs import Pairs
@@ -55,17 +55,19 @@ class TokenStore:
       manifest: identity of corpus, tokenizer and split; documents, tokens and bytes of each split.
       mixed: the stores of a mixture, of which the streams are one behind another.
       rows: of a mixture, how many rows of each there are in a block of rows.
+      decoder_start: as the tokenizer is opened; see `DataConfig`.
     """
 
     path: Path
     manifest: dict[str, Any]
     mixed: tuple[TokenStore, ...] = ()
     rows: tuple[int, ...] = (1,)
+    decoder_start: DecoderStart = "pad"
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the tokens."""
-        return read_tokenizer(self.path / "tokenizer.json")
+        return read_tokenizer(self.path / "tokenizer.json", decoder_start=self.decoder_start)
 
     def tokens(self, split: SplitName) -> Stream:
         """The token stream of a split: a view whose slices are arrays, memory-mapped."""
@@ -139,7 +141,8 @@ def prepare(
             file = _mixed_tokenizer(config, divided, cache)
         config = dataclasses.replace(config, tokenizer=str(file))
     stores = tuple(_prepare(one, config, cache, console) for one in divided)
-    return TokenStore(stores[0].path, _mixed_manifest(stores), stores, config.block)
+    mixed = _mixed_manifest(stores)
+    return TokenStore(stores[0].path, mixed, stores, config.block, config.decoder_start)
 
 
 def load_tokenizer(source: str | Path, **fields: Any) -> Tokenizer:
@@ -164,10 +167,19 @@ def load_tokenizer(source: str | Path, **fields: Any) -> Tokenizer:
     """
     path = as_path(source)
     if path.is_dir():
-        return read_tokenizer(path / "tokenizer.json", separator=False)
+        return read_tokenizer(
+            path / "tokenizer.json", separator=False, decoder_start=_start_of_run(path)
+        )
     if path.is_file():
         return read_tokenizer(path)
     return prepare(DataConfig(corpus=str(source), **fields)).tokenizer
+
+
+def _start_of_run(path: Path) -> DecoderStart:
+    """What the decoder of a run reads first; padding, where the folder is no run."""
+    config = path / "config.json"
+    saved = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+    return saved.get("experiment", {}).get("data", {}).get("decoder_start", "pad")
 
 
 def _prepare(divided: Divided, config: DataConfig, cache: Path, console: Console) -> TokenStore:
@@ -180,7 +192,8 @@ def _prepare(divided: Divided, config: DataConfig, cache: Path, console: Console
         there = manifest.exists()
     if not there:
         _build(place, divided, config, named, console)
-    return TokenStore(place, json.loads(manifest.read_text("utf-8")))
+    found = json.loads(manifest.read_text("utf-8"))
+    return TokenStore(place, found, decoder_start=config.decoder_start)
 
 
 def _build(

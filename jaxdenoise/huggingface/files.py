@@ -15,6 +15,7 @@ import safetensors.numpy
 from jaxdenoise.errors import UserError, require
 
 CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer.json"
+SENTENCEPIECE, TOKENIZER_CONFIG = "spiece.model", "tokenizer_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 """How large a file may be; more tensors go into the next one."""

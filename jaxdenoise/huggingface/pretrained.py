@@ -21,9 +21,9 @@ from jaxdenoise.huggingface.bart import BART
 from jaxdenoise.huggingface.bert import BERT
 from jaxdenoise.huggingface.family import Family, Place
 from jaxdenoise.huggingface.t5 import T5
-from jaxdenoise.huggingface.tokenizer_files import tokenizer_files
+from jaxdenoise.huggingface.tokenizer_files import read_theirs, tokenizer_files
 from jaxdenoise.model.model import Model
-from jaxdenoise.tokenizer import Tokenizer, read_tokenizer
+from jaxdenoise.tokenizer import Tokenizer
 
 FAMILIES = {family.name: family for family in (T5, BART, BERT)}
 SHOWN = 3
@@ -39,9 +39,9 @@ class Pretrained:
       config: its shape.
       params: of `model`, float32.
       dtype: that its file has; float32, the widest, where there are several.
-      tokenizer: None where the folder has no tokenizer.json.
+      tokenizer: None where the folder has none.
       unused: names of tensors that our model has no use for, such as BERT's pooler.
-      settings: special ids by their names there; BART starts its decoder from another than ours.
+      settings: special ids by their names there.
     """
 
     family: str
@@ -63,8 +63,9 @@ def read_pretrained(folder: str | Path, tokenizer: str | Path | None = None) -> 
     """Reads a T5, a BART or a BERT that transformers' `save_pretrained` wrote.
 
     Args:
-      folder: with config.json, safetensors in one file or several, and perhaps tokenizer.json.
-      tokenizer: of a tokenizer.json elsewhere.
+      folder: with config.json, safetensors in one file or several, and perhaps tokenizer.json, or
+        spiece.model (extra `[sentencepiece]`).
+      tokenizer: of such a file elsewhere.
 
     Raises:
       UserError: no such folder, another family, a shape that our models have not, a tensor that is
@@ -100,16 +101,17 @@ def read_pretrained(folder: str | Path, tokenizer: str | Path | None = None) -> 
         config = family.shape(plain, names)
         params = _params(family, config, tensors, names)
         dtypes = {tensors.dtype(name) for name in names.values()}
-    file = Path(tokenizer) if tokenizer else folder / files.TOKENIZER
-    read = _tokenizer(file, config) if tokenizer or file.is_file() else None
+    own = [folder / name for name in (files.TOKENIZER, files.SENTENCEPIECE)]
+    file = Path(tokenizer) if tokenizer else next(filter(Path.is_file, own), None)
+    settings = files.read_settings(folder)
     return Pretrained(
         family=kind,
         config=config,
         params=params,
         dtype=dtypes.pop() if len(dtypes) == 1 else "float32",
-        tokenizer=read,
+        tokenizer=_tokenizer(file, config, kind, settings) if file else None,
         unused=tuple(unused),
-        settings=files.read_settings(folder),
+        settings=settings,
     )
 
 
@@ -131,8 +133,7 @@ def write_pretrained(
       tokenizer: to go with it. Without one nothing is said of special ids, and the model does not
         generate there before it is.
       dtype: of the tensors; float32, bfloat16 or float16.
-      settings: special ids, as they were read; by default those of a model trained here, whose
-        decoder starts from padding.
+      settings: special ids, as they were read; by default the tokenizer's.
 
     Returns:
       The family that has such models.
@@ -303,8 +304,8 @@ def _check(
         )
 
 
-def _tokenizer(path: Path, config: ModelConfig) -> Tokenizer:
-    tokenizer = read_tokenizer(path, separator=False)
+def _tokenizer(path: Path, config: ModelConfig, *theirs: Any) -> Tokenizer:
+    tokenizer = read_theirs(path, *theirs)
     rows = config.embedding_rows or 0
     require(
         tokenizer.vocab.size <= rows,

@@ -71,10 +71,7 @@ def greedy(
 
     Source: the decoding of Raffel et al. 2020, section 3.1.2.
     """
-
-    return _generate(
-        model, params, batch, length, vocab, lambda _, logits: _first_largest(logits)
-    )
+    return _generate(model, params, batch, length, vocab, lambda _, logits: _first_largest(logits))
 
 
 def _first_largest(logits: Logits) -> Int[AnyArray, "B"]:
@@ -249,7 +246,8 @@ def begin(
     """What is projected for the first token that is generated, and what is kept for the next.
 
     Args:
-      model: an encoder-decoder, which starts from padding; or a decoder, from the batch's inputs.
+      model: an encoder-decoder, which begins with the vocabulary's start; or a decoder, with the
+        batch's inputs.
       params: of the model.
       batch: as in `greedy`.
       length: tokens that will be generated at most.
@@ -288,12 +286,12 @@ def extend(
 
 
 def _prompt(model: Model, batch: Example, vocab: Vocabulary) -> tuple[Tokens, Sight]:
-    """What the decoder has read before it generates: of an encoder-decoder, padding alone."""
+    """What the decoder has read before it generates: of an encoder-decoder, its start alone."""
     if model.config.architecture == "encoder_decoder":
         size = batch.inputs("encoder")[0].shape[0]
         nothing = jnp.zeros((size, 1), jnp.int32)
         visibility = Visibility(nothing, nothing)
-        return nothing + vocab.pad_id, Sight(nothing + 1, nothing, visibility)
+        return nothing + vocab.start_id, Sight(nothing + 1, nothing, visibility)
     tokens, segment_ids, positions = batch.inputs("decoder")
     places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     visibility = batch.visibility("decoder")

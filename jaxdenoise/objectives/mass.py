@@ -71,7 +71,7 @@ def mass(
     at = jnp.minimum(spans.starts[0], size) + place
     real = place < number
     span = jnp.where(real, jnp.take(tokens, at, mode="clip"), vocab.pad_id)
-    before = jnp.where(at > 0, jnp.take(tokens, at - 1, mode="clip"), vocab.pad_id)
+    before = jnp.where(at > 0, jnp.take(tokens, at - 1, mode="clip"), vocab.start_id)
     reading = examples.encoder_decoder(examples.room(inputs, vocab), length, span, 0, vocab)
     return reading.replace(
         decoder_input_tokens=jnp.where(real, before, vocab.pad_id),

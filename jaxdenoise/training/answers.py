@@ -83,7 +83,7 @@ def answer(
     """
     vocab, found = tokenizer.vocab, []
     reads = model.config.architecture == "encoder_decoder"
-    begins, ends = ([], [vocab.eos_id]) if reads else ([vocab.pad_id], [tokenizer.separator_id])
+    begins, ends = ([], [vocab.eos_id]) if reads else ([vocab.start_id], [tokenizer.separator_id])
     rows = [[*begins, *ids, *ends] for ids in sources]
     rows += rows[-1:] * (-len(rows) % CHUNK)  # so that all chunks are of one size
     tokens, segments = padded(model, rows)

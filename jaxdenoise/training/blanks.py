@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Sequence
@@ -56,11 +57,12 @@ def fill_blanks(
     rounds: int = 1,
     blocks_of: int | None = None,
     middles: bool = False,
+    anew: bool = False,
 ) -> list[Pieces]:
     """Fills the blanks of texts, `<mask>` each.
 
-    An encoder-decoder that knows sentinels writes any number of tokens for each, greedily. An
-    encoder puts one token into each, all at once or in several rounds. A decoder goes on where the
+    An encoder-decoder that knows sentinels writes any number of tokens for each, greedily; one that
+    writes whole texts anew, as BART does, gives all that it wrote otherwise. An encoder puts one token into each, all at once or in several rounds. A decoder goes on where the
     text ends, greedily: there the blank stands; one that has learnt to fill in the middle may have
     it anywhere.
 
@@ -74,6 +76,7 @@ def fill_blanks(
       rounds: of an encoder: in so many the masks are filled, the surest first; see `unmask`.
       blocks_of: of an encoder that `block_diffusion` trained: its block_length.
       middles: of a decoder: it was trained by `fill_in_the_middle`.
+      anew: of an encoder-decoder: its targets were whole texts.
 
     Raises:
       UserError: a text without blanks, with more of them than there are sentinels, or with one
@@ -103,6 +106,8 @@ def fill_blanks(
         return _in_rounds(model, params, tokenizer, inputs, rounds, blocks_of)
     if architecture == "decoder":
         return _go_on(model, params, tokenizer, texts, middles)
+    if anew:
+        return _write_anew(model, params, tokenizer, texts)
     sentinels = len(tokenizer.vocab.sentinel_ids)
     require(
         sentinels > 0,
@@ -128,6 +133,36 @@ def _masked(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         tokenizer.encode(_BLANK.sub(lambda _: name, text), specials=True, framed=True).tolist()
         for text in texts
     ]
+
+
+def _write_anew(
+    model: Model, params: Params, tokenizer: Tokenizer, texts: Sequence[str]
+) -> list[Pieces]:
+    """Whole texts as the model writes them; what stands otherwise in the given one is its own."""
+    vocab = tokenizer.vocab
+    inputs = [[*until_eos(ids, vocab), vocab.eos_id] for ids in _masked(tokenizer, texts)]
+    tokens, segments = padded(model, inputs)
+    batch = Example(encoder_input_tokens=tokens, encoder_segment_ids=segments)
+    longest = most_behind(model, 1, tokens.shape[1] + _FILL_LENGTH)
+    answers = fetch(generate(model, params, batch, longest, vocab))
+    return [
+        _in_places(tokenizer, _differing(tokenizer, given, until_eos(answer, vocab)))
+        for given, answer in zip(inputs, answers, strict=True)
+    ]
+
+
+def _differing(
+    tokenizer: Tokenizer, given: Sequence[int], answer: Sequence[int]
+) -> list[int | dict[str, Any]]:
+    """The answer: tokens that stand in the given ones too, and between them what is written anew."""
+    vocab, parts = tokenizer.vocab, []
+    given = [int(i) for i in given if i == vocab.mask_id or not vocab.is_special[i]]
+    answer = [int(i) for i in answer if not vocab.is_special[i]]
+    matcher = difflib.SequenceMatcher(None, given, answer, autojunk=False)
+    for tag, _, _, begin, end in matcher.get_opcodes():
+        written = answer[begin:end]
+        parts += written if tag == "equal" else [{"model": tokenizer.decode_part(written)}]
+    return parts
 
 
 def _in_rounds(
@@ -192,7 +227,7 @@ def _go_on(
         )
         before, behind = (tokenizer.encode(part).tolist() for part in parts)
         sides.append((before, behind))
-        prompts.append([vocab.pad_id, *_around(before, behind, vocab)])  # as in training
+        prompts.append([vocab.start_id, *_around(before, behind, vocab)])  # as in training
     tokens, segments = padded(model, prompts)
     batch = Example(decoder_input_tokens=tokens, decoder_segment_ids=segments)
     longest = most_behind(model, tokens.shape[1])

@@ -223,6 +223,10 @@ def started_from(experiment: Experiment, address: str) -> Experiment:
     return dataclasses.replace(
         experiment,
         model=model,
-        data=dataclasses.replace(experiment.data, tokenizer=str(source.tokenizer)),
+        data=dataclasses.replace(
+            experiment.data,
+            tokenizer=str(source.tokenizer),
+            decoder_start=other.data.decoder_start,
+        ),
         training=dataclasses.replace(experiment.training, init_from=str(address)),
     )

@@ -109,7 +109,8 @@ def restore_model(run: RunDirectory, experiment: Experiment) -> tuple[Model, Par
     Raises:
       UserError: the run has no checkpoint yet.
     """
-    tokenizer = read_tokenizer(run.tokenizer, separator=False)
+    start = experiment.data.decoder_start
+    tokenizer = read_tokenizer(run.tokenizer, separator=False, decoder_start=start)
     model = build_model(experiment.model, tokenizer.vocab)
     return model, restore_params(run, experiment, model), tokenizer
 

@@ -2,10 +2,21 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from jaxdenoise.arrays import Example
 from jaxdenoise.cli import main
+from jaxdenoise.config import DataConfig
+from jaxdenoise.data.stand_in import vocabulary_of
+from jaxdenoise.data.store import load_tokenizer, prepare
+from jaxdenoise.experiment import Experiment
 from jaxdenoise.huggingface import files
+from jaxdenoise.model.decoding import _prompt
+from jaxdenoise.objectives import configure
+from jaxdenoise.training.run_directory import open_run, started_from
+from jaxdenoise.training.setup import plan
+from jaxdenoise.training.weights import restore_model
 from tests.commands.test_errors import refuse
 from tests.huggingface.folders import folder_of
 
@@ -37,20 +48,43 @@ def test_a_model_comes_in_and_goes_out_with_the_same_bytes(family, elsewhere, ca
 
 
 def test_how_a_model_starts_and_ends_a_text_comes_back(elsewhere, capsys):
-    """BART's decoder starts from EOS, a model's trained here from padding."""
+    """Where a decoder starts from neither padding nor EOS, as ours can, that is said."""
     folder_of("bart", elsewhere / "small")
     path = elsewhere / "small" / files.GENERATION
     own = json.loads(path.read_text())
     assert own["decoder_start_token_id"] == own["pad_token_id"] == 0
-    theirs = {**own, "decoder_start_token_id": 1, "forced_bos_token_id": 2}
+    theirs = {**own, "decoder_start_token_id": 2, "forced_bos_token_id": 3}
     path.write_text(json.dumps(theirs))
-    assert "its decoder starts from id 1, here from padding, 0" in said(capsys, "import", "small")
+    assert "its decoder starts from id 2, here from 0: generate nothing" in said(
+        capsys, "import", "small"
+    )
     refuse(["export", "runs/small", "memory://out"], capsys, "is not of this machine")
     refuse(["import", "small", "--run-dir", "memory://run"], capsys, "is not of this machine")
     said(capsys, "export", "runs/small", "again")
     assert json.loads((elsewhere / "again" / files.GENERATION).read_text()) == theirs
     config = json.loads((elsewhere / "again" / files.CONFIG).read_text())
-    assert config["decoder_start_token_id"] == 1
+    assert config["decoder_start_token_id"] == 2
+
+
+def test_a_decoder_that_starts_from_the_end_token_does_so_everywhere(elsewhere, capsys):
+    """As BART's: read, filled with, trained on and written again."""
+    folder_of("bart", elsewhere / "small")
+    path = elsewhere / "small" / files.GENERATION
+    path.write_text(json.dumps({**json.loads(path.read_text()), "decoder_start_token_id": 1}))
+    assert "decoder starts" not in said(capsys, "import", "small")
+    opened, _, experiment = open_run("runs/small")
+    assert experiment.data.decoder_start == "eos"
+    model, _, tokenizer = restore_model(opened, experiment)
+    assert tokenizer.vocab.start_id == load_tokenizer("runs/small").vocab.start_id == 1
+    side = Example(
+        encoder_input_tokens=np.array([[5, 1]]), encoder_segment_ids=np.ones((1, 2), int)
+    )
+    assert _prompt(model, side, tokenizer.vocab)[0].tolist() == [[1]]
+    (elsewhere / "corpus.txt").write_text("\n\n".join(f"Paragraph {k}." for k in range(99)))
+    data = DataConfig(files=("corpus.txt",), raw_length=16)
+    trained = started_from(Experiment(objective=configure("bart"), data=data), "runs/small")
+    vocab = plan(trained, prepare(trained.data).tokenizer.vocab).objective.vocab
+    assert vocab.start_id == vocabulary_of(trained.data).start_id == 1
 
 
 def test_an_imported_run_is_one_for_the_other_commands(elsewhere, capsys):
@@ -113,7 +147,7 @@ def test_bad_input_gets_a_line_and_leaves_nothing(elsewhere, capsys):
     refuse(["import", "--run-dir", "x"], capsys, "before any flag")
     refuse(["import", "small", "--run-dir", "a[b]"], capsys, "has a [ in it")
     (elsewhere / "small" / files.TOKENIZER).rename(elsewhere / "t.json")
-    refuse(["import", "small"], capsys, "has no tokenizer.json, without which")
+    refuse(["import", "small"], capsys, "has no tokenizer.json and no spiece.model, without which")
     said(capsys, "import", "small", "--tokenizer", "t.json", "--run-dir", "run")
     refuse(["import", "small", "--run-dir", "run"], capsys, "'run' is there already")
     refuse(["import", "run", "--run-dir", "other"], capsys, "'run' is a run already; --as")

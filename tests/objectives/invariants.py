@@ -134,7 +134,7 @@ def sides(made: Made, predicts: bool) -> tuple[list[int], list[int]]:
     """Inputs and targets of an encoder-decoder; both end, and all targets weigh alike."""
     inputs, targets = made["encoder_input_tokens"], made["decoder_target_tokens"]
     assert inputs[-1] == targets[-1] == VOCAB.eos_id
-    assert made["decoder_input_tokens"] == [VOCAB.pad_id, *targets[:-1]]
+    assert made["decoder_input_tokens"] == [VOCAB.start_id, *targets[:-1]]
     assert made["decoder_loss_weights"] == [float(predicts)] * len(targets)
     assert made["count"] == predicts * len(targets)
     return inputs[:-1], targets[:-1]
@@ -343,7 +343,7 @@ def mass(text: list[int], made: Made, *, noise_density: float) -> None:
     assert (merged[at] == VOCAB.mask_id).all()
     merged[at] = span
     assert merged.tolist() == [*text, VOCAB.eos_id]
-    before = [VOCAB.pad_id, *text]
+    before = [VOCAB.start_id, *text]
     assert made["decoder_input_tokens"] == [before[place] for place in at]
     assert made["decoder_loss_weights"] == [1.0] * len(span)
 

@@ -23,6 +23,7 @@ VOCAB = Vocabulary(
     pad_id=4,
     eos_id=1,
     mask_id=2,
+    decoder_start_id=1,
     separator_id=3,
     sentinel_ids=tuple(range(31, 21, -1)),
     named_ids=tuple(zip(NAMES, range(5, 11), strict=True)),

@@ -115,7 +115,7 @@ def encoder_decoder(
     weights = [1.0 if predicts else 0.0] * len(targets)
     return {
         "encoder_inputs": [*inputs, vocab.eos_id],
-        "decoder_inputs": [vocab.pad_id, *targets[:-1]],
+        "decoder_inputs": [vocab.start_id, *targets[:-1]],
         "decoder_targets": targets,
         "decoder_weights": weights,
         "count": number_weighted(weights),
@@ -125,7 +125,7 @@ def encoder_decoder(
 def decoder(targets: list[int], weights: list[float], vocab: Any) -> Result:
     """A decoder that reads its targets shifted by one."""
     return {
-        "decoder_inputs": [vocab.pad_id, *targets[:-1]] if targets else [],
+        "decoder_inputs": [vocab.start_id, *targets[:-1]] if targets else [],
         "decoder_targets": targets,
         "decoder_weights": weights,
         "count": number_weighted(weights),

@@ -108,7 +108,7 @@ def mass(tokens: np.ndarray, drawn: Drawn, vocab: Any, *, noise_density: float =
     x, start = to_list(tokens), drawn["start"]
     length = mass_length(len(x), noise_density)
     span = x[start : start + length]
-    before = x[start - 1] if start > 0 else vocab.pad_id
+    before = x[start - 1] if start > 0 else vocab.start_id
     weights = [1.0] * length
     return {
         "encoder_inputs": [
@@ -182,7 +182,7 @@ def text_to_text(
     weights = [float(len(target) > 0)] * (len(target) + 1)
     return {
         "encoder_inputs": [*x[:border], vocab.eos_id],
-        "decoder_inputs": [vocab.pad_id, *target],
+        "decoder_inputs": [vocab.start_id, *target],
         "decoder_targets": [*target, vocab.eos_id],
         "decoder_weights": weights,
         "count": number_weighted(weights),

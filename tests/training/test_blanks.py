@@ -12,6 +12,7 @@ from jaxdenoise.errors import UserError
 from jaxdenoise.model.model import decoder, encoder, encoder_decoder
 from jaxdenoise.model.unmasking import unmask
 from jaxdenoise.tokenizer import parse_tokenizer, train_tokenizer
+from jaxdenoise.training import blanks
 from jaxdenoise.training.blanks import fill_blanks, generate
 
 TEXT = "Return the <mask> of the <mask>."
@@ -172,3 +173,26 @@ def test_what_cannot_be_filled_is_refused(tokenizer, masked, causal):
     ]:
         with pytest.raises(UserError, match=message):
             fill_blanks(model, params, tokenizer, [text], **options)
+
+
+def test_a_text_that_is_written_anew_shows_what_differs(tokenizer, monkeypatch):
+    """What a model gives is played, as long as it may be; the mask and another word differ."""
+    text, answer = "Return the <mask> of an array.", "Return the sum of that array."
+    asked = []
+
+    def written(model, params, batch, longest, vocab):
+        asked.append((np.asarray(batch.encoder_input_tokens)[0].tolist(), longest))
+        ids = [*tokenizer.encode(answer), vocab.eos_id, *tokenizer.encode("more")]
+        return np.array([ids], np.int32)
+
+    monkeypatch.setattr(blanks, "generate", written)
+    model = encoder_decoder(vocab=tokenizer.vocab, width=32, layers=1)
+    [pieces] = fill_blanks(model, None, tokenizer, [text], anew=True)
+    assert "".join(piece.get("text", "") + piece.get("model", "") for piece in pieces) == answer
+    own = [piece["model"].strip() for piece in pieces if "model" in piece]
+    assert own[0] == "sum"
+    assert len(own) > 1
+    [(ids, longest)] = asked
+    real = ids[: ids.index(tokenizer.vocab.eos_id)]
+    assert real.count(tokenizer.vocab.mask_id) == 1
+    assert longest > len(ids)
