@@ -159,11 +159,18 @@ def test_an_axis_may_be_a_structure():
         ),
         (
             {"experiment": "quickstart", "axes": {"data.raw_lenth": [64]}},
-            r"run raw_lenth=64.*did you mean 'data.raw_length'",
+            r"raw_lenth=64: .*did you mean 'data.raw_length'",
         ),
         (
-            {"experiment": "quickstart", "axes": {"objective.noise_density": [0.1, 1.5]}},
-            r"run noise_density=1.5,seed=0: objective.noise_density is 1.5",
+            {"experiment": "quickstart", "axes": {"objective.noise_density": [0.1, 1.5, 2.5, 0.2]}},
+            r"2 of 4 arms cannot be built, nothing was started. noise_density=1.5: "
+            r"objective.noise_density is 1.5; .*; noise_density=2.5: objective.noise_density is 2.5"
+            r".*The others can: noise_density=0.1, noise_density=0.2",
+        ),
+        ({"experiment": "quickstart", "seeds": [0, 1, 0]}, r"seeds has \[0\] twice"),
+        (
+            {"experiment": "quickstart", "axes": {"seed, seed": [[1, 2]]}},
+            "axis seed, seed has a field twice",
         ),
     ],
 )

@@ -8,6 +8,7 @@ from jaxdenoise.ablation.config import (
     find_config,
     load_ablation,
     read_config,
+    refuse_arms,
     resolve,
 )
 from jaxdenoise.ablation.grid import points
@@ -21,5 +22,6 @@ __all__ = [
     "load_ablation",
     "points",
     "read_config",
+    "refuse_arms",
     "resolve",
 ]

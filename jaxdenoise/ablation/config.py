@@ -22,7 +22,7 @@ A config is data: it holds no logic and imports nothing.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -206,8 +206,10 @@ def _resolve(name: str, plain: dict[str, Any], changes: Point, scale: str) -> Ab
     seeds = changes.pop("seed", plain.get("seeds", [base.seed]))
     seeds = seeds if isinstance(seeds, list) else [seeds]
     require(len(seeds) > 0, "seeds is empty; give at least one")
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    require(not twice, f"seeds has {twice} twice; give each seed once")
     own_seeds = any("seed" in point for point in found.values())
-    runs = []
+    runs, refused = [], {}
     for arm, point in found.items():
         for changed in point.keys() & changes.keys():
             raise UserError(
@@ -215,9 +217,15 @@ def _resolve(name: str, plain: dict[str, Any], changes: Point, scale: str) -> Ab
                 f"config, or train {plain['experiment']} itself"
             )
         first = {} if own_seeds else {"seed": seeds[0]}
-        one = _override(base, {**changes, **point, **first}, arm)
+        called = arm or plain["experiment"]
+        try:
+            one = override(base, {**changes, **point, **first})
+        except UserError as error:
+            refused[called] = str(error)
+            continue
         others = [] if own_seeds else [_reseeded(one, seed) for seed in seeds[1:]]
-        runs += [Run(arm or plain["experiment"], experiment) for experiment in (one, *others)]
+        runs += [Run(called, experiment) for experiment in (one, *others)]
+    refuse_arms(refused, dict.fromkeys(run.arm for run in runs))
     budget = plain.get("budget", "steps")
     if budget not in BUDGETS:
         raise unknown("budget", budget, BUDGETS)
@@ -298,8 +306,11 @@ def _reseeded(experiment: Experiment, seed: Any) -> Experiment:
     return override(experiment, {"seed": seed})
 
 
-def _override(base: Experiment, fields: Mapping[str, Any], arm: str) -> Experiment:
-    try:
-        return override(base, fields)
-    except UserError as error:
-        raise UserError(f"run {arm},seed={fields.get('seed', base.seed)}: {error}") from error
+def refuse_arms(refused: Mapping[str, str], others: Collection[str]) -> None:
+    """Raises `UserError` if any arm is refused: which and why, and which are not."""
+    reasons = "; ".join(f"{arm}: {reason}" for arm, reason in refused.items())
+    require(
+        not refused,
+        f"{len(refused)} of {len(refused) + len(others)} arms cannot be built, nothing was "
+        f"started. {reasons}. The others can: {', '.join(others) or 'none'}",
+    )

@@ -81,6 +81,10 @@ def _check(fields: list[str], values: Any) -> None:
         isinstance(values, list) and len(values) > 0,
         f"axis {axis} is {values!r}; give a list of at least one value",
     )
+    require(
+        len({*fields}) == len(fields),
+        f"axis {axis} has a field twice; give it once, and each point a value for it",
+    )
     for value in values if len(fields) > 1 else ():
         require(
             isinstance(value, list) and len(value) == len(fields),

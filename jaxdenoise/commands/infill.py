@@ -14,11 +14,11 @@ from jaxdenoise.training.run_directory import open_run
 USAGE = """usage: jaxdenoise infill RUN --text "Return the <mask> of the array." [MORE …]
 
 Fills each <mask>, from the newest checkpoint of a run. An encoder-decoder with sentinels writes any
-number of tokens, greedily; one that writes whole texts anew, as BART does, gives the text with what
-it wrote otherwise in brackets; an encoder one for each, all at once or, with --rounds N, those it is
-surest of first, and with --top-k N the likeliest N and their probabilities; a decoder goes on where
-the text ends, so that <mask> stands there, and one that was trained by fill_in_the_middle writes
-between what stands around it. `--module NAME` imports the module that registered the run's
+number of tokens, greedily; one that writes whole texts anew, as BART does, gives the text with
+what it wrote otherwise in brackets; an encoder one for each, all at once or, with --rounds N, those
+it is surest of first, and with --top-k N the likeliest N and their probabilities; a decoder goes on
+where the text ends, so that <mask> stands there, and one that was trained by fill_in_the_middle
+writes between what stands around it. `--module NAME` imports the module that registered the run's
 objective, where it is one of yours.
 """
 

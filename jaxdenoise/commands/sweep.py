@@ -75,7 +75,7 @@ def sweep(
         stay_off_accelerators(engine.devices)
     keep_compiled_programs()
     from jaxdenoise.comparison.page import write_comparison
-    from jaxdenoise.comparison.results import collect
+    from jaxdenoise.comparison.results import check_measure, collect
     from jaxdenoise.comparison.table import render
     from jaxdenoise.sweep.jobs import SWEEP
     from jaxdenoise.sweep.plan import plan_jobs, write_sweep
@@ -90,6 +90,7 @@ def sweep(
         return stores[experiment.data]
 
     jobs = plan_jobs(ablation, root, prepared)
+    check_measure(ablation.measure, jobs)
     write_sweep(ablation, jobs, root)
     left = [job for job in jobs if job.state() != "done"]
     table = ProgressTable(jobs, console)

@@ -137,6 +137,16 @@ def collect(root: Path) -> Comparison:
     )
 
 
+def check_measure(measure: str | None, jobs: Sequence[Job]) -> None:
+    """Raises `UserError` unless such jobs, when they are done, have the measure."""
+
+    def nothing(of: Any) -> dict[str, dict[int, float]]:
+        del of
+        return {}
+
+    _measures(nothing, _of_answers(nothing, jobs), measure)
+
+
 def _of_answers(values: Any, jobs: Sequence[Job]) -> list[Measure]:
     """How held-out pairs are answered by runs on pairs, or by runs that were fine-tuned on some."""
     tasks = {name: f"{name} " for job in jobs for name in job.downstream}

@@ -7,14 +7,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxdenoise.ablation import Ablation, Run
+from jaxdenoise.ablation import Ablation, Run, refuse_arms
 from jaxdenoise.data.store import TokenStore, prepare
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, to_dict
 from jaxdenoise.sweep.downstream import fitting
 from jaxdenoise.sweep.jobs import SWEEP, Job, is_sweep
 from jaxdenoise.sweep.measures import as_plain, by_name, costs_of, objective_of
-from jaxdenoise.training.run_directory import default_directory, read_json, write_json
+from jaxdenoise.training.run_directory import (
+    check_same_rows,
+    default_directory,
+    held_out_of,
+    read_json,
+    write_json,
+)
 from jaxdenoise.training.scoring import check_installed
 from jaxdenoise.training.setup import Plan, plan
 
@@ -30,10 +36,15 @@ def plan_jobs(
       prepared: the token store of an experiment; `prepare` by default.
 
     Raises:
-      UserError: arms that cannot be built: which and why, and which can.
+      UserError: arms that cannot be built: which and why, and which can; arms with other held-out
+        rows, or blanks of no objective.
     """
     prepared = prepared or (lambda experiment: prepare(experiment.data))
-    plans = _plans(ablation, prepared)
+    try:
+        plans = _plans(ablation, prepared)
+        _check_asked(ablation, prepared)
+    except UserError as error:
+        raise UserError(f"config {ablation.name}: {error}") from error
     _check_downstream(ablation, plans)
     runs = match_budgets(ablation, plans)
     first = {run.arm: run.experiment for run in reversed(runs)}
@@ -71,14 +82,21 @@ def _plans(ablation: Ablation, prepared: Callable[[Experiment], TokenStore]) -> 
             plans[run.arm] = plan(run.experiment, prepared(run.experiment).tokenizer.vocab)
         except UserError as error:
             refused[run.arm] = str(error)
-    if refused:
-        reasons = "; ".join(f"{arm}: {reason}" for arm, reason in refused.items())
-        others = ", ".join(plans) or "none"
-        raise UserError(
-            f"config {ablation.name}: {len(refused)} of {len(ablation.arms)} arms cannot be built, "
-            f"nothing was started. {reasons}. The others can: {others}"
-        )
+    refuse_arms(refused, plans)
     return plans
+
+
+def _check_asked(ablation: Ablation, prepared: Callable[[Experiment], TokenStore]) -> None:
+    """Raises `UserError` unless all arms can be asked the same, on the same held-out rows."""
+    if ablation.infill is not None:
+        objective_of(ablation.infill)
+    first = {run.arm: run.experiment for run in reversed(ablation.runs)}
+    check_same_rows(
+        {
+            arm: held_out_of(to_dict(first[arm]), prepared(first[arm]).identity)
+            for arm in ablation.arms
+        }
+    )
 
 
 def _check_downstream(ablation: Ablation, plans: Mapping[str, Plan]) -> None:

@@ -62,9 +62,10 @@ def fill_blanks(
     """Fills the blanks of texts, `<mask>` each.
 
     An encoder-decoder that knows sentinels writes any number of tokens for each, greedily; one that
-    writes whole texts anew, as BART does, gives all that it wrote otherwise. An encoder puts one token into each, all at once or in several rounds. A decoder goes on where the
-    text ends, greedily: there the blank stands; one that has learnt to fill in the middle may have
-    it anywhere.
+    writes whole texts anew, as BART does, gives all that it wrote otherwise. An encoder puts one
+    token into each, all at once or in several rounds. A decoder goes on where the text ends,
+    greedily: there the blank stands; one that has learnt to fill in the middle may have it
+    anywhere.
 
     Args:
       model: of any architecture.
@@ -154,7 +155,7 @@ def _write_anew(
 def _differing(
     tokenizer: Tokenizer, given: Sequence[int], answer: Sequence[int]
 ) -> list[int | dict[str, Any]]:
-    """The answer: tokens that stand in the given ones too, and between them what is written anew."""
+    """The answer: tokens that stand in the given ones too, and what is written between them."""
     vocab, parts = tokenizer.vocab, []
     given = [int(i) for i in given if i == vocab.mask_id or not vocab.is_special[i]]
     answer = [int(i) for i in answer if not vocab.is_special[i]]

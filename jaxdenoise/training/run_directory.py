@@ -163,13 +163,28 @@ def default_directory(name: str, experiment: Experiment, root: Path = RUNS) -> R
 
 def check_comparable(runs: Mapping[str, RunDirectory]) -> None:
     """Raises `UserError` unless runs, by name, were evaluated on the same held-out rows."""
+    saved = {name: run.saved() for name, run in runs.items()}
+    check_same_rows(
+        {
+            name: held_out_of(plain["experiment"], plain["store"]["identity_digest"])
+            for name, plain in saved.items()
+        }
+    )
+
+
+def held_out_of(experiment: Mapping[str, Any], store: str) -> dict[str, Any]:
+    """What says which rows are held out, by name: of an experiment as plain data, and its store."""
+    return {
+        **{f"data.{field}": experiment["data"][field] for field in HELD_OUT},
+        "training.evaluation_rows": experiment["training"]["evaluation_rows"],
+        "the token store": store,
+    }
+
+
+def check_same_rows(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises `UserError` unless what `held_out_of` gives, by name, is the same for all."""
     seen: dict[str, tuple[str, Any]] = {}
-    for name, run in runs.items():
-        saved = run.saved()
-        data, training = (saved["experiment"][section] for section in ("data", "training"))
-        mine = {f"data.{field}": data[field] for field in HELD_OUT}
-        mine["training.evaluation_rows"] = training["evaluation_rows"]
-        mine["the token store"] = saved["store"]["identity_digest"]
+    for name, mine in found.items():
         for field, value in mine.items():
             other, first = seen.setdefault(field, (name, value))
             require(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdenoise.ablation import resolve
-from jaxdenoise.comparison.results import collect
+from jaxdenoise.comparison.results import check_measure, collect
 from jaxdenoise.errors import UserError
 from jaxdenoise.experiment import experiment, experiments, override
 from jaxdenoise.objectives import configure
@@ -74,6 +74,35 @@ def test_an_arm_that_cannot_be_built_is_named_before_anything_starts(config, tmp
     with pytest.raises(UserError, match=r"1 of 3 arms cannot be built, nothing was started. masks"):
         plan_jobs(ablation, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"arms": {"a": {}, "b": {"data.raw_length": 32}}},
+            "a cannot be compared: they have other held-out sets, data.raw_length is 32 and 40",
+        ),
+        (
+            {"arms": {"a": {}, "b": {"training.evaluation_rows": 3}}},
+            "training.evaluation_rows is 3 and",
+        ),
+        ({"infill": {"name": "masked_ml"}}, "did you mean 'masked_lm'"),
+        ({"infill": {"noise_density": 0.1}}, "names no objective"),
+    ],
+)
+def test_what_would_fail_when_all_is_trained_is_refused_before(changes, message, config, tmp_path):
+    with pytest.raises(UserError, match=message):
+        plan_jobs(config(**changes), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_measure_that_no_run_will_have_is_refused_before(config, tmp_path):
+    jobs = plan_jobs(config(arms={"spans": {}}), tmp_path)
+    for name in (None, "infill loss"):
+        check_measure(name, jobs)
+    with pytest.raises(UserError, match="unknown measure 'infill los': did you mean 'infill loss'"):
+        check_measure("infill los", jobs)
 
 
 @pytest.mark.parametrize("budget", ["source_tokens", "target_tokens", "flops"])
