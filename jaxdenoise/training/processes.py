@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,16 +179,18 @@ def as_first_says(value: bool) -> bool:
 def agree(fields: Mapping[str, Any]) -> None:
     """Ends this program, if the processes do not have the same fields; the first says which.
 
+    Of several that differ it is the first one: what follows from others stands behind them.
+
     Raises:
       UserError: in the first process, naming the field and both values.
       SystemExit: in the others.
     """
     if not joined():
         return
-    texts = _of_all(json.dumps(dict(fields), sort_keys=True))
+    texts = _of_all(json.dumps(dict(fields)))
     here, *others = [json.loads(text) for text in texts]
     for index, there in enumerate(others, 1):
-        for name in sorted(here.keys() | there.keys()):
+        for name in {**here, **there}:
             if here.get(name) == there.get(name):
                 continue
             if not first():
@@ -220,32 +223,43 @@ def _marked(member: Membership, marks: Path | None) -> Iterator[None]:
         _unmark(member, marks)
 
 
-def _unmark(member: Membership, marks: Path | None) -> None:
+def _unmark(member: Membership, marks: Path | None, everybody: bool = False) -> None:
     if marks is not None:
         with contextlib.suppress(OSError):  # others are marked there still, or it is gone
-            (marks / str(member.index)).unlink(missing_ok=True)
+            for mark in marks.iterdir() if everybody else [marks / str(member.index)]:
+                mark.unlink(missing_ok=True)
             if is_local(marks):  # elsewhere a folder goes with all that is in it
                 marks.rmdir()
 
 
 @contextlib.contextmanager
 def _patiently(member: Membership, marks: Path | None) -> Iterator[None]:
-    """Ends the program with one line if the others do not come in time."""
+    """Ends the program if the others do not come in time.
 
-    def give_up() -> None:
+    The first process says who is missing, in one line; another speaks only if it has never seen the
+    mark of the first one, and leaves its own, which the first one counts.
+    """
+    came = threading.Event()
+    alone = marks is None or member.index is None
+
+    def wait() -> None:
+        end, met = time.monotonic() + member.patience, False
+        while time.monotonic() < end:
+            if came.wait(min(0.5, max(end - time.monotonic(), 0))):
+                return
+            met = met or (not (alone or member.index == 0) and (marks / "0").exists())
         try:
-            print(f"jaxdenoise: {_missing(member, marks)}", file=sys.stderr, flush=True)
-            _unmark(member, marks)
+            if not met:
+                print(f"jaxdenoise: {_missing(member, marks)}", file=sys.stderr, flush=True)
+                _unmark(member, marks, everybody=member.index == 0)
         finally:
             os._exit(2)
 
-    timer = threading.Timer(member.patience, give_up)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=wait, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        came.set()
 
 
 def _missing(member: Membership, marks: Path | None) -> str:

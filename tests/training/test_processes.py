@@ -88,6 +88,21 @@ def test_a_process_that_never_comes_is_named(tmp_path):
     assert time.monotonic() - begin < 60
 
 
+@pytest.mark.slow
+def test_of_those_that_have_come_the_first_alone_says_who_has_not(tmp_path):
+    place = f"localhost:{free_port()}"
+    common = ("--processes", "3", "--coordinator", place, "--run-dir", str(tmp_path / "run"))
+    waiting = {0: "15", 1: "12"}  # the first one, which counts the marks, is the last to give up
+    members = [
+        start(*common, "--process", str(index), "--patience", patience, *FIELDS)
+        for index, patience in waiting.items()
+    ]
+    (status, said), (other_status, other_said) = map(spoken, members)
+    assert (status, other_status, other_said) == (2, 2, "")
+    assert said.startswith(f"jaxdenoise: process 2 of 3 did not come to {place} within 15 seconds")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_port_in_use_is_refused(tmp_path):
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
@@ -128,6 +143,8 @@ def test_texts_of_all_processes_are_json(monkeypatch):
     monkeypatch.setattr(processes, "first", lambda: True)
     with pytest.raises(UserError, match="seed is 1 in process 0 and 2 in process 1"):
         processes.agree({"seed": 1})
+    with pytest.raises(UserError, match="seed is 1 in process 0"):  # and the folder follows from it
+        processes.agree({"seed": 1, "run_dir": "runs/x-1"})
     monkeypatch.setattr(processes, "first", lambda: False)
     with pytest.raises(SystemExit):
         processes.agree({"seed": 1})
