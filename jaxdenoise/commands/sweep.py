@@ -18,6 +18,7 @@ from jaxdenoise.paths import as_path
 from jaxdenoise.sweep.engines import SWITCHES, Engine, take_engine
 from jaxdenoise.sweep.jobs import ENDED
 from jaxdenoise.sweep.worker import keep_compiled_programs, make_tasks
+from jaxdenoise.training import loggers
 from jaxdenoise.training.run_directory import RUNS
 
 USAGE = """usage: jaxdenoise sweep CONFIG [--scale NAME] [--field value …]
@@ -28,6 +29,7 @@ and the others go on. `jaxdenoise list` shows the configs, `jaxdenoise list CONF
 
   --scale NAME     smoke (it works), mini (two cores), full (one GPU): the config's own overrides
   --dir DIR        the sweep's folder (default: runs/CONFIG-SCALE)
+  --log NAME       tensorboard or wandb, where the rows of each run's metrics.jsonl go too
   --module NAME    a Python module that registers objectives or experiments of your own
   --engine NAME    where the runs are done:
     here           one after another in this process (default)
@@ -53,6 +55,7 @@ def run(args: Sequence[str]) -> int:
     target, *rest = args
     changes = split_flags(spell_out(rest, SWITCHES))
     modules = tuple(changes.pop("module", ()))
+    log = loggers.check_names(changes.pop("log", ()))
     load_experiments(modules)
     scale, name = take_single(changes, "scale"), take_single(changes, "engine") or "here"
     directory = take_single(changes, "dir")
@@ -60,7 +63,8 @@ def run(args: Sequence[str]) -> int:
     ablation = load_ablation(path, changes, scale)
     engine.begin()
     root = as_path(directory) if directory else RUNS / ablation.folder
-    return sweep(ablation, root, engine, make_console(), modules)
+    loggers.check_loggers(log, str(root))
+    return sweep(ablation, root, engine, make_console(), modules, log)
 
 
 def sweep(
@@ -69,6 +73,7 @@ def sweep(
     engine: Engine,
     console: Console,
     modules: Sequence[str] = (),
+    log: Sequence[str] = (),
 ) -> int:
     """Does what is left of the sweep in a folder, and compares."""
     if engine.devices:
@@ -89,7 +94,7 @@ def sweep(
             stores[experiment.data] = prepare(experiment.data, console=console)
         return stores[experiment.data]
 
-    jobs = plan_jobs(ablation, root, prepared)
+    jobs = plan_jobs(ablation, root, prepared, log)
     check_measure(ablation.measure, jobs)
     write_sweep(ablation, jobs, root)
     left = [job for job in jobs if job.state() != "done"]

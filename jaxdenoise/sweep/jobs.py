@@ -38,6 +38,7 @@ class Job:
       objectives: by name, under which it is evaluated at the end.
       infill: the objective whose blanks it fills; None for its architecture's own.
       downstream: experiments on pairs by name, as which it is fine-tuned at the end.
+      log: loggers that show its metrics too.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Job:
     objectives: Mapping[str, Mapping[str, Any]]
     infill: Mapping[str, Any] | None = None
     downstream: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
 
     @property
     def run(self) -> RunDirectory:
@@ -130,7 +132,7 @@ def _train_and_measure(job: Job, console: Console) -> None:
     if job.is_measured():
         return
     setup = build(from_dict(job.experiment))
-    train(setup, job.name, job.run, console)
+    train(setup, job.name, job.run, console, log=job.log)
     objectives = {name: objective_of(plain) for name, plain in job.objectives.items()}
     infill = None if job.infill is None else objective_of(job.infill)
     found = measure(setup, final_params(setup, job.run), objectives, infill)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ from jaxdenoise.training.setup import Plan, plan
 
 
 def plan_jobs(
-    ablation: Ablation, root: Path, prepared: Callable[[Experiment], TokenStore] | None = None
+    ablation: Ablation,
+    root: Path,
+    prepared: Callable[[Experiment], TokenStore] | None = None,
+    log: Sequence[str] = (),
 ) -> list[Job]:
     """The jobs of an ablation, every arm of which can be built.
 
@@ -34,6 +37,7 @@ def plan_jobs(
       ablation: resolved.
       root: the folder of the sweep.
       prepared: the token store of an experiment; `prepare` by default.
+      log: loggers that show the metrics of every run too.
 
     Raises:
       UserError: arms that cannot be built: which and why, and which can; arms with other held-out
@@ -67,6 +71,7 @@ def plan_jobs(
                     name: to_dict(dataclasses.replace(experiment, seed=run.experiment.seed))
                     for name, experiment in ablation.downstream.items()
                 },
+                log=[*log],
             )
         )
     return jobs

@@ -16,6 +16,7 @@ from jaxdenoise.sweep.jobs import do
 from jaxdenoise.sweep.measures import by_name, costs_of, given, objective_of
 from jaxdenoise.sweep.order import permute, prefer_order
 from jaxdenoise.sweep.plan import match_budgets, plan_jobs, read_sweep, write_sweep
+from jaxdenoise.training import run as run_module
 from jaxdenoise.training.setup import build, plan
 from jaxdenoise.training.step import corrupt
 from tests.conftest import full_vocabulary
@@ -67,6 +68,15 @@ def test_a_job_trains_asks_and_is_done_and_a_failure_is_written_down(config, tmp
     assert result["costs"]["source_tokens"] == 8 * 40
     _, again = read_sweep(tmp_path)
     assert again == jobs
+
+
+def test_every_run_of_a_sweep_has_its_loggers(config, tmp_path, monkeypatch):
+    ablation, asked = config(arms={"spans": {}}), []
+    write_sweep(ablation, plan_jobs(ablation, tmp_path, log=["tensorboard"]), tmp_path)
+    _, [job] = read_sweep(tmp_path)
+    monkeypatch.setattr(run_module, "train", lambda *_, log: asked.append(log) or 1 / 0)
+    assert do(job) == "failed"
+    assert asked == [["tensorboard"]]
 
 
 def test_an_arm_that_cannot_be_built_is_named_before_anything_starts(config, tmp_path):
