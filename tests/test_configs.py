@@ -7,6 +7,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,13 @@ import pytest
 from rich.console import Console
 
 from jaxdenoise import ablation, experiment
+from jaxdenoise.comparison.results import check_measure
 from jaxdenoise.corruption import rates
 from jaxdenoise.data.stand_in import vocabulary_of
 from jaxdenoise.experiment import determining, digest, experiments, override
 from jaxdenoise.losses import projected_terms
 from jaxdenoise.objectives import configure, objectives
+from jaxdenoise.sweep.plan import plan_jobs
 from jaxdenoise.training.compiled import sample_rows
 from jaxdenoise.training.run import train
 from jaxdenoise.training.run_directory import RunDirectory
@@ -61,6 +64,25 @@ def test_a_config_resolves_at_every_scale(name, scale):
     assert len({run.name for run in runs}) == len(runs) == len(arms(name, scale)) * SCALES[scale]
     assert len({digest(run.experiment) for run in runs}) == len(runs)
     assert len({run.experiment.data.raw_length for run in runs}) == 1  # all read the same rows
+
+
+@SLOW
+@EVERY
+@pytest.mark.parametrize("scale", ["smoke", "full"])
+def test_all_that_a_sweep_checks_before_it_starts_holds(name, scale, tmp_path):
+    """Budgets, blanks, fine-tuning at the end; vocabularies as large as those that are trained."""
+    config = load(name, scale)
+
+    def prepared(one: experiment.Experiment) -> SimpleNamespace:
+        assert one.data.tokenizer is None
+        return SimpleNamespace(
+            tokenizer=SimpleNamespace(vocab=vocabulary_of(one.data)), identity="the same"
+        )
+
+    jobs = plan_jobs(config, tmp_path, prepared)
+    check_measure(config.measure, jobs)
+    assert [job.name for job in jobs] == [run.name for run in config.runs]
+    assert all(job.experiment["training"]["steps"] >= 1 for job in jobs)
 
 
 @EVERY
