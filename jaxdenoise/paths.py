@@ -93,15 +93,22 @@ def version(path: Path) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, so that nobody finds half of it."""
+    """Writes a file whole or not at all, so that nobody finds half of it, after a power cut too."""
     if not is_local(path):
         path.write_bytes(content)  # shows when it is complete
         return
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    handle, partial = tempfile.mkstemp(prefix=partial_prefix(path), dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     os.chmod(partial, 0o644)  # a temporary file is closed to others; a cache is shared
     os.replace(partial, path)
+
+
+def partial_prefix(path: Path) -> str:
+    """How the names of files begin that a kill inside of `write_whole` leaves."""
+    return f".{path.name}-"
 
 
 def local_cache() -> Path:

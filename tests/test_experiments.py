@@ -181,9 +181,10 @@ def test_wrong_configs_are_refused_by_name(plain, message):
 
 def test_a_file_that_is_no_toml_is_named(tmp_path):
     path = tmp_path / "x.toml"
-    path.write_text("experiment = quickstart")
-    with pytest.raises(UserError, match=r"x.toml is not TOML"):
-        ablation.load_ablation(path)
+    for content in ("experiment = quickstart", "x = " + "[" * 100_000):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"x.toml is not TOML"):
+            ablation.load_ablation(path)
 
 
 @pytest.mark.parametrize(

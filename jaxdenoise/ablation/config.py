@@ -173,7 +173,7 @@ def read_config(path: Path) -> dict[str, Any]:
     require(path.is_file(), f"'{path}' is not a file; `jaxdenoise list` shows the known configs")
     try:
         plain = tomllib.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not TOML: {error}") from error
     _check_keys(path.stem, plain)
     return plain

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int
 
+from jaxdenoise.errors import UserError
 from jaxdenoise.paths import local_copy, write_whole
 
 SplitName = Literal["train", "held_out"]
@@ -164,7 +165,13 @@ def documents_of(parts: Sequence[Part]) -> Int[np.ndarray, "D 2"]:
 
 
 def _mapped(path: Path, dtype: np.dtype, offset: int, number: int) -> np.ndarray:
-    mapped = np.memmap(local_copy(path), dtype, "r", offset, (number,))
+    try:
+        mapped = np.memmap(local_copy(path), dtype, "r", offset, (number,))
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(
+            f"'{path}' is missing, or shorter than it says; remove '{path.parent}', and the next "
+            "run builds it anew"
+        ) from error
     return mapped.view(np.ndarray)  # whose slices cost half as much to make
 
 

@@ -89,7 +89,7 @@ def read_plain(path: Path) -> dict[str, Any]:
     """A JSON object, or a `UserError` that names the file."""
     try:
         plain = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"'{path}' is damaged: {error}") from error
     require(isinstance(plain, dict), f"'{path}' is damaged: it holds no object")
     return plain
@@ -140,7 +140,14 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
         listed = read_plain(folder / INDEX).get("weight_map")
         require(isinstance(listed, dict), f"'{folder / INDEX}' is damaged: it has no weight_map")
-        files = sorted({folder / str(name) for name in dict(listed or {}).values()})
+        names = sorted({str(name) for name in dict(listed or {}).values()})
+        outside = [name for name in names if Path(name).name != name]
+        require(
+            not outside,
+            f"'{folder / INDEX}' names '{', '.join(outside)}', which is no file of this folder; "
+            "fetch it again",
+        )
+        files = [folder / name for name in names]
         missing = [path.name for path in files if not path.is_file()]
         require(not missing, f"'{folder}' lacks {', '.join(missing)}; fetch it again")
         return files

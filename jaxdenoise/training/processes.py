@@ -240,14 +240,14 @@ def _patiently(member: Membership, marks: Path | None) -> Iterator[None]:
     mark of the first one, and leaves its own, which the first one counts.
     """
     came = threading.Event()
-    alone = marks is None or member.index is None
+    mark = None if marks is None or not member.index else marks / "0"  # of the first, for others
 
     def wait() -> None:
         end, met = time.monotonic() + member.patience, False
         while time.monotonic() < end:
             if came.wait(min(0.5, max(end - time.monotonic(), 0))):
                 return
-            met = met or (not (alone or member.index == 0) and (marks / "0").exists())
+            met = met or (mark is not None and mark.exists())
         try:
             if not met:
                 print(f"jaxdenoise: {_missing(member, marks)}", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from jaxdenoise.arrays import Params
 from jaxdenoise.data.baselines import MAX_TOKENS, fit_baselines
 from jaxdenoise.data.rows import Batches
 from jaxdenoise.experiment import to_dict
+from jaxdenoise.paths import write_whole
 from jaxdenoise.training import processes, samples
 from jaxdenoise.training.answers import answer_held_out
 from jaxdenoise.training.checkpoint import Checkpoints
@@ -57,14 +59,24 @@ def train(
       What results.json holds, in the first process. A finished run is not trained again.
 
     Raises:
-      UserError: the directory belongs to another configuration, or its data have changed.
+      UserError: the directory belongs to another configuration, its data have changed, or another
+        program is training in it.
       Interrupted: a signal stopped the run; a checkpoint is saved.
     """
     processes.first_alone(lambda: run.claim(name, setup.experiment, setup.store.manifest))
-    if processes.as_first_says(run.results.exists()):
-        return read_json(run.results)
+    with contextlib.ExitStack() as held:
+        processes.first_alone(lambda: held.enter_context(run.locked()))
+        if processes.as_first_says(run.results.exists()):
+            return read_json(run.results)
+        return _train(setup, run, console, profile, log)
+
+
+def _train(
+    setup: Setup, run: RunDirectory, console: Console, profile: range | None, log: Sequence[str]
+) -> dict[str, Any]:
+    """What is left of the steps, and what is made of the last ones."""
     if processes.first():
-        run.tokenizer.write_text(setup.store.tokenizer.to_json(), "utf-8")
+        write_whole(run.tokenizer, setup.store.tokenizer.to_json().encode())
     if not isinstance(setup.batches, Batches) and setup.packing is not None:
         filled = zip(("encoder", "decoder"), setup.batches.filled, strict=True)
         shares = " and ".join(f"{share:.1%} of the {stack}" for stack, share in filled if share)

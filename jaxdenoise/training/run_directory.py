@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from jaxdenoise import paths
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, determining, digest, from_dict, to_dict
 from jaxdenoise.presets import NOT_SHAPE
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 RUNS = Path("runs")
 HELD_OUT = ("corpus", "files", "mixture", "field", "documents", "held_out", "raw_length")
@@ -111,8 +117,7 @@ class RunDirectory:
         )
         if not self.config.exists():
             require(
-                not self.path.exists()
-                or (self.path.is_dir() and set(self.path.iterdir()) <= {self.failure}),
+                not self.path.exists() or (self.path.is_dir() and self._is_unclaimed()),
                 f"{self.path} is not empty and is no run; choose another --run-dir",
             )
             return
@@ -128,6 +133,34 @@ class RunDirectory:
                 "(changed files, or other versions of Python and the documented packages); choose "
                 "another --run-dir",
             )
+
+    def _is_unclaimed(self) -> bool:
+        """Whether nothing is there but what a run leaves that failed, or was killed, at once."""
+        begins = paths.partial_prefix(self.config)
+        left = {path for path in self.path.iterdir() if not path.name.startswith(begins)}
+        return left <= {self.failure}
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other programs of this machine from writing here; a killed one lets go.
+
+        Raises:
+          UserError: another one is at it.
+        """
+        if not paths.is_local(self.path) or fcntl is None:
+            yield
+            return
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another program is training in {self.path}; wait for it, stop it, or choose "
+                    "another --run-dir"
+                ) from error
+            except OSError:  # a file system without locks
+                pass
+            yield
 
     def claim(self, name: str, experiment: Experiment, store: dict[str, Any]) -> None:
         """Creates the directory for this experiment, or finds that it is its own already.
@@ -209,7 +242,7 @@ def read_json(path: Path) -> Any:
     """Reads JSON, or raises `UserError` naming the file."""
     try:
         return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jaxdenoise.data import shards
 from jaxdenoise.data.shards import SPLITS, Stream, documents_of, parts_of, read_header, write_shard
+from jaxdenoise.errors import UserError
 
 lengths = st.lists(st.integers(1, 9), max_size=4)
 
@@ -60,6 +61,24 @@ def test_a_stream_is_the_array_of_all_tokens(folder, dtype, contents, bounds):
             d.tolist() for d in documents
         ]
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(stream))[:], whole)
+
+
+@pytest.mark.parametrize("left", [None, 0, 200])
+def test_a_shard_that_is_cut_or_gone_is_named(left, tmp_path):
+    [made] = write(tmp_path, [([50, 60], [5])])
+    parts = parts_of(made["path"], read_header(made["path"]))
+    if left is None:
+        made["path"].unlink()
+    else:
+        os.truncate(made["path"], left)
+    for read in (
+        lambda: Stream([parts["train"]], "<u2")[0],
+        lambda: documents_of([parts["train"]]),
+    ):
+        with pytest.raises(
+            UserError, match=r"0.shard' is missing, or shorter than it says; remove"
+        ):
+            read()
 
 
 def test_a_place_outside_is_an_index_error(folder):

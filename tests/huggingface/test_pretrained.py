@@ -192,6 +192,19 @@ def test_damaged_files_are_refused_in_a_line(tmp_path):
     refused(folder, "pytorch_model.bin is not read, since a pickle may run any code")
     (folder / files.CONFIG).write_text("{")
     refused(folder, "config.json' is damaged")
+    (folder / files.CONFIG).write_text('{"a":' * 100_000)
+    refused(folder, "config.json' is damaged")
+
+
+@pytest.mark.parametrize(
+    "name", ["../stolen.safetensors", "/stolen.safetensors", "a/b.safetensors"]
+)
+def test_an_index_names_files_of_its_folder_alone(name, tmp_path):
+    folder = tmp_path / "x"
+    folder_of("t5", folder)
+    (folder / files.WEIGHTS).rename(tmp_path / "stolen.safetensors")
+    (folder / files.INDEX).write_text(json.dumps({"weight_map": {"shared.weight": name}}))
+    refused(folder, "which is no file of this folder")
 
 
 def test_a_missing_shard_is_named(tmp_path, monkeypatch):

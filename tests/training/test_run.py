@@ -203,6 +203,33 @@ def test_a_folder_of_something_else_is_refused(tiny, tmp_path):
         open_run(tmp_path)
 
 
+def test_a_kill_while_the_directory_is_claimed_leaves_one_that_can_be(tiny, tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path / "run")
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run.claim("tiny", tiny, {"identity_digest": "x"})
+    assert [path.name[:13] for path in run.path.iterdir()] == [".config.json-"]
+    run.claim("tiny", tiny, {"identity_digest": "x"})
+    assert run.saved()["name"] == "tiny"
+
+
+def test_a_directory_has_one_program_at_a_time(tmp_path):
+    run = RunDirectory(tmp_path)
+    refused = pytest.raises(UserError, match="another program is training in")
+    with run.locked(), refused, RunDirectory(tmp_path).locked():
+        pass
+    with run.locked():  # it is free again
+        pass
+
+
+def test_a_file_that_is_too_deep_is_a_line(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="config.json is damaged"):
+        read_json(path)
+
+
 def test_rows_of_lost_work_go_and_a_cut_line_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(path, 0)
