@@ -80,6 +80,21 @@ def reaching(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def sound(path: Path, way_out: str = "") -> Iterator[None]:
+    """Says in a line that a file is not what it should be, while its content is taken apart.
+
+    Args:
+      path: of the file.
+      way_out: what to do about it.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"'{path}' is damaged ({reason}){way_out}") from error
+
+
 def version(path: Path) -> str:
     """Size and time of the last change of a file, as far as its file system knows them."""
     if is_local(path):

@@ -14,7 +14,7 @@ import tokenizers
 
 from jaxdenoise.config import DecoderStart, check_vocabulary_size
 from jaxdenoise.errors import UserError, require
-from jaxdenoise.paths import as_path
+from jaxdenoise.paths import as_path, sound
 from jaxdenoise.sentencepiece_file import read_sentencepiece
 from jaxdenoise.vocabulary import Vocabulary
 
@@ -38,6 +38,8 @@ WRITTEN = {
 """The special tokens but sentinels, and the names by which they are found."""
 LONGEST_SPELLING = 16
 """Characters of the longest tokens that are spelled."""
+MOST_UNUSED = 1 << 20
+"""Ids that no token has, up to the largest; a table of all ids is made."""
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # of a text's bytes, where its characters are unknown
 
@@ -235,7 +237,9 @@ def read_tokenizer(
     if path.suffix == ".model":
         backend = read_sentencepiece(path)
     else:
-        backend = _parse(path.read_text("utf-8"), str(path))
+        with sound(path, "; give a tokenizer.json"):
+            content = path.read_text("utf-8")
+        backend = _parse(content, str(path))
     if sentinels is not None:
         _complete(backend, sentinels, others)
     return Tokenizer(backend, separator=separator, decoder_start=decoder_start)
@@ -277,6 +281,12 @@ def _vocabulary(backend: tokenizers.Tokenizer) -> Vocabulary:
             "the tokenizer needs a padding and an end token: <pad> and </s> by name; "
             "--data.add-special-tokens True appends what it lacks"
         )
+    size = max(names.values()) + 1
+    require(
+        size <= len(names) + MOST_UNUSED,
+        f"the tokenizer has {len(names)} tokens and an id of {size - 1}; ids must not leave out "
+        f"more than {MOST_UNUSED} numbers",
+    )
     numbered = {int(m[1]): i for name, i in names.items() if (m := _SENTINEL.fullmatch(name))}
     require(
         sorted(numbered) == list(range(len(numbered))),
@@ -287,7 +297,7 @@ def _vocabulary(backend: tokenizers.Tokenizer) -> Vocabulary:
     known = {pad, eos, mask, separator, *numbered.values(), *(token for _, token in named)}
     added = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
     return Vocabulary(
-        size=max(names.values()) + 1,
+        size=size,
         pad_id=pad,
         eos_id=eos,
         mask_id=mask,

@@ -176,8 +176,9 @@ def _read_parquet(part: FilePart, on_bad: OnBad) -> Iterator[str]:
                     else:
                         yield text
     except (pyarrow.ArrowInvalid, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{part.path}: is not a Parquet file, or damaged ({error}); name others"
+            f"{part.path}: is not a Parquet file, or damaged ({reason}); name others"
         ) from error
 
 

@@ -90,6 +90,8 @@ def parts_of(path: Path, header: dict[str, Any]) -> dict[SplitName, Part]:
     """Where things are in a shard, from its header."""
     width, place, found = np.dtype(header["dtype"]).itemsize, header["begin"], {}
     for split in SPLITS:
+        if any(type(n) is not int or n < 0 for n in header[split].values()):
+            raise ValueError(f"{path.name} has {header[split]}")
         found[split] = [path, place, header[split]["documents"]]
         place += header[split]["documents"] * _END.itemsize
     for split in SPLITS:

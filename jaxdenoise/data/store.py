@@ -40,7 +40,15 @@ from jaxdenoise.data.shards import (
     shard_name,
 )
 from jaxdenoise.errors import UserError
-from jaxdenoise.paths import as_path, is_local, local_cache, reaching, upload, write_whole
+from jaxdenoise.paths import (
+    as_path,
+    is_local,
+    local_cache,
+    reaching,
+    sound,
+    upload,
+    write_whole,
+)
 from jaxdenoise.tokenizer import Tokenizer, read_tokenizer, train_tokenizer
 
 FORMAT = 3
@@ -108,8 +116,16 @@ class TokenStore:
 
     @cached_property
     def _shards(self) -> list[dict[SplitName, Part]]:
-        headers = json.loads((self.path / "shards.json").read_text("utf-8"))
-        return [parts_of(self.path / shard_name(k), header) for k, header in enumerate(headers)]
+        file = self.path / "shards.json"
+        with sound(file, _anew(self.path)):
+            headers = json.loads(file.read_text("utf-8"))
+            parts = [parts_of(self.path / shard_name(k), each) for k, each in enumerate(headers)]
+            for split in SPLITS:
+                known = self.manifest.get(split, {}).get("tokens")
+                found = sum(part[split].tokens for part in parts)
+                if known not in (None, found):
+                    raise ValueError(f"{found} tokens of {known}")
+        return parts
 
 
 def cache_directory() -> Path:
@@ -192,8 +208,29 @@ def _prepare(divided: Divided, config: DataConfig, cache: Path, console: Console
         there = manifest.exists()
     if not there:
         _build(place, divided, config, named, console)
-    found = json.loads(manifest.read_text("utf-8"))
+    with sound(manifest, _anew(place)):
+        found = _checked(json.loads(manifest.read_text("utf-8")), named)
     return TokenStore(place, found, decoder_start=config.decoder_start)
+
+
+def _anew(place: Path) -> str:
+    return f"; remove '{place}', and the next run builds it anew"
+
+
+def _checked(manifest: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+    """A manifest that is of this store and has what is asked of one; `ValueError` otherwise."""
+    numbers = [manifest[split][name] for split in SPLITS for name in COUNTS]
+    wanted = json.loads(json.dumps(named))
+    fits = {
+        "identity": {name: manifest[name] for name in wanted} == wanted,
+        "dtype": manifest["dtype"] in ("<u2", "<u4"),
+        "counts": all(type(number) is int and number >= 0 for number in numbers),
+        "bad_records": isinstance(manifest["bad_records"], list),
+    }
+    for name, holds in fits.items():
+        if not holds:
+            raise ValueError(f"its {name} cannot be")
+    return manifest
 
 
 def _build(

@@ -13,6 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxdenoise.errors import UserError, require
+from jaxdenoise.paths import sound
 
 CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer.json"
 SENTENCEPIECE, TOKENIZER_CONFIG = "spiece.model", "tokenizer_config.json"
@@ -87,10 +88,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def read_plain(path: Path) -> dict[str, Any]:
     """A JSON object, or a `UserError` that names the file."""
-    try:
+    with sound(path):
         plain = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"'{path}' is damaged: {error}") from error
     require(isinstance(plain, dict), f"'{path}' is damaged: it holds no object")
     return plain
 

@@ -11,6 +11,7 @@ from jaxdenoise.ablation import Ablation, Run, refuse_arms
 from jaxdenoise.data.store import TokenStore, prepare
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, to_dict
+from jaxdenoise.paths import sound
 from jaxdenoise.sweep.downstream import fitting
 from jaxdenoise.sweep.jobs import SWEEP, Job, is_sweep
 from jaxdenoise.sweep.measures import as_plain, by_name, costs_of, objective_of
@@ -23,6 +24,9 @@ from jaxdenoise.training.run_directory import (
 )
 from jaxdenoise.training.scoring import check_installed
 from jaxdenoise.training.setup import Plan, plan
+
+ABOUT = {"title", "source", "scale", "budget", "measure", "published"}
+"""What is asked of a sweep, beside its jobs."""
 
 
 def plan_jobs(
@@ -187,5 +191,16 @@ def read_sweep(root: Path) -> tuple[dict[str, Any], list[Job]]:
         "sweep` made",
     )
     plain = read_json(root / SWEEP)
-    jobs = [Job(**{**job, "path": str(root / job["path"])}) for job in plain.pop("jobs")]
+    with sound(root / SWEEP):
+        jobs = [Job(**{**job, "path": _inside(root, job["path"])}) for job in plain.pop("jobs")]
+        lacking = ABOUT - plain.keys()
+        if lacking:
+            raise KeyError(*lacking)
     return plain, jobs
+
+
+def _inside(root: Path, name: str) -> str:
+    """The path of a run in the folder; not one that leads out of it."""
+    if Path(name).name != name or name == "..":
+        raise ValueError(f"{name!r} is no folder in it")
+    return str(root / name)

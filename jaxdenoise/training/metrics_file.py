@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All rows; a last line cut short by a kill is left out."""
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    with paths.sound(path, "; take the line out, or choose another --run-dir"):
+        return [_row(number, line) for number, line in enumerate(_lines(path), 1)]
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1]
+
+
+def _row(number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        return {**row, "step": operator.index(row["step"])}
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"line {number}: {error}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -240,10 +240,8 @@ def open_run(path: str | Path) -> tuple[RunDirectory, str, Experiment]:
 
 def read_json(path: Path) -> Any:
     """Reads JSON, or raises `UserError` naming the file."""
-    try:
+    with paths.sound(path):
         return json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -226,7 +226,7 @@ def test_a_directory_has_one_program_at_a_time(tmp_path):
 def test_a_file_that_is_too_deep_is_a_line(tmp_path):
     path = tmp_path / "config.json"
     path.write_text("[" * 100_000)
-    with pytest.raises(UserError, match="config.json is damaged"):
+    with pytest.raises(UserError, match="config.json' is damaged"):
         read_json(path)
 
 
