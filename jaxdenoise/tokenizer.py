@@ -109,6 +109,11 @@ class Tokenizer:
         return [np.array(e.ids, np.int32) for e in encoded]
 
     @property
+    def decoder_start(self) -> DecoderStart:
+        """What a decoder reads first."""
+        return "pad" if self.vocab.decoder_start_id is None else "eos"
+
+    @property
     def separator_id(self) -> int:
         """What stands behind each document of a token stream."""
         require(

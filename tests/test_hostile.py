@@ -244,9 +244,10 @@ def test_a_sweep_has_its_runs_in_its_folder(name, valid):
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
-def test_a_store_whose_files_disagree_is_not_used(split, valid):
+@pytest.mark.parametrize("name", ["tokens", "documents", "begin"])
+def test_a_store_whose_files_disagree_is_not_used(split, name, valid):
     folder, path = valid("store shards.json")
     headers = json.loads(path.read_text())
-    headers[0][split]["tokens"] -= 1
+    (headers[0] if name == "begin" else headers[0][split])[name] -= 1
     path.write_text(json.dumps(headers))
     assert not survives("store shards.json", folder)

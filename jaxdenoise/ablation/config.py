@@ -206,7 +206,7 @@ def _resolve(name: str, plain: dict[str, Any], changes: Point, scale: str) -> Ab
     seeds = changes.pop("seed", plain.get("seeds", [base.seed]))
     seeds = seeds if isinstance(seeds, list) else [seeds]
     require(len(seeds) > 0, "seeds is empty; give at least one")
-    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    twice = [seed for number, seed in enumerate(seeds) if seed in seeds[:number]]
     require(not twice, f"seeds has {twice} twice; give each seed once")
     own_seeds = any("seed" in point for point in found.values())
     runs, refused = [], {}
@@ -307,7 +307,13 @@ def _reseeded(experiment: Experiment, seed: Any) -> Experiment:
 
 
 def refuse_arms(refused: Mapping[str, str], others: Collection[str]) -> None:
-    """Raises `UserError` if any arm is refused: which and why, and which are not."""
+    """Raises `UserError` if any arm is refused: which and why, and which are not.
+
+    What all are refused for is said once.
+    """
+    every = {*refused.values()}
+    if len(every) == 1 and len(refused) > 1 and not others:  # it is not the arms'
+        raise UserError(every.pop())
     reasons = "; ".join(f"{arm}: {reason}" for arm, reason in refused.items())
     require(
         not refused,

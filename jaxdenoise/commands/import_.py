@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxdenoise.commands.console import make_console
-from jaxdenoise.config import DataConfig, DecoderStart, ModelConfig
+from jaxdenoise.config import DataConfig, ModelConfig
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.experiment import Experiment, load_experiments
 from jaxdenoise.flags import refuse_others, split_flags, take_single
@@ -64,7 +64,7 @@ def run(args: Sequence[str]) -> int:
         about["as"] = kind
         about.pop("settings", None)  # of a model that had no decoder, or no encoder
     experiment = Experiment(
-        data=DataConfig(tokenizer=str(place.tokenizer), decoder_start=_start(tokenizer)),
+        data=DataConfig(tokenizer=str(place.tokenizer), decoder_start=tokenizer.decoder_start),
         objective=configure(_objective(config, about)),
         model=config,
     )
@@ -103,10 +103,6 @@ def _of_run(source: Path) -> Found:
     opened, name, experiment = open_run(source)
     _, params, tokenizer = restore_model(opened, experiment)
     return experiment.model, params, tokenizer, {"run": name}
-
-
-def _start(tokenizer: Tokenizer) -> DecoderStart:
-    return "pad" if tokenizer.vocab.decoder_start_id is None else "eos"
 
 
 def _objective(config: ModelConfig, about: dict[str, Any]) -> str:

@@ -36,13 +36,15 @@ def run(args: Sequence[str]) -> int:
     refuse_others(flags, "infill", ["text", "top-k", "rounds", "module"])
     require(bool(texts), 'give a text with blanks: --text "Return the <mask> of the array."')
 
-    from jaxdenoise.training.blanks import fill_blanks
+    from jaxdenoise.training.blanks import fill_blanks, writes_anew
     from jaxdenoise.training.weights import restore_model
 
     model, params, tokenizer = restore_model(directory, experiment)
     console, objective = make_console(), experiment.objective
     options = objective.options()
-    needs = objective.recipe.needs(**options)
+    anew = model.config.architecture == "encoder_decoder" and writes_anew(
+        objective.build(tokenizer.vocab), experiment.data.raw_length
+    )
     filled = fill_blanks(
         model,
         params,
@@ -51,8 +53,8 @@ def run(args: Sequence[str]) -> int:
         top_k=top_k,
         rounds=1 if rounds is None else rounds,
         blocks_of=options["block_length"] if objective.name == "block_diffusion" else None,
-        middles="fim_middle" in needs,
-        anew="mask" in needs and objective.name != "mass",  # whose targets are the span alone
+        middles="fim_middle" in objective.recipe.needs(**options),
+        anew=anew,
     )
     for pieces in filled:
         print_pieces(pieces, console)

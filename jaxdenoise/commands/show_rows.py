@@ -102,7 +102,9 @@ def read_rows(
     if options.corpus is not None:
         own = str(tokenizer) == options.corpus
         path = None if own else str(_tokenizer_file(tokenizer))
-        store = prepare(DataConfig(corpus=options.corpus, tokenizer=path), console=console)
+        start = "pad" if own else load_tokenizer(tokenizer).decoder_start
+        data = DataConfig(corpus=options.corpus, tokenizer=path, decoder_start=start)
+        store = prepare(data, console=console)
         rows = sample_rows(store.tokens(options.split), length, MOST_ROWS)
         return rows.seeded(options.seed), store.tokenizer
     opened = load_tokenizer(tokenizer)

@@ -30,6 +30,7 @@ and the others go on. `jaxdenoise list` shows the configs, `jaxdenoise list CONF
   --scale NAME     smoke (it works), mini (two cores), full (one GPU): the config's own overrides
   --dir DIR        the sweep's folder (default: runs/CONFIG-SCALE)
   --log NAME       tensorboard or wandb, where the rows of each run's metrics.jsonl go too
+                   (not those of its fine-tuning)
   --module NAME    a Python module that registers objectives or experiments of your own
   --engine NAME    where the runs are done:
     here           one after another in this process (default)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, get_args
 
 from jaxdenoise.config.checks import positive
 from jaxdenoise.errors import require
@@ -135,6 +135,10 @@ class DataConfig:
                 f"data.{name} is {length}; it is of packed rows, and at least 1: set data.packing "
                 "too, or leave it out",
             )
+        require(
+            self.decoder_start in get_args(DecoderStart),
+            f"data.decoder_start is '{self.decoder_start}'; it must be pad or eos",
+        )
         require(self.sentinels >= 0, f"data.sentinels is {self.sentinels}; it cannot be negative")
         if self.tokenizer is None:
             check_vocabulary_size(self.vocabulary_size, self.sentinels)

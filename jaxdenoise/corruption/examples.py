@@ -105,7 +105,7 @@ def decoder(
 ) -> Example:
     """A lone decoder that reads a row and predicts it, where `predicted`.
 
-    Position t reads token t − 1, the first one padding, and predicts token t.
+    Position t reads token t − 1, the first one the vocabulary's start, and predicts token t.
 
     Args:
       tokens: Int[T].
@@ -181,7 +181,7 @@ def full_target(
 
 def room(tokens: Output, vocab: Vocabulary, more: int = 1) -> Int[AnyArray, "S"]:
     """The tokens with `more` positions of padding behind them, for what ends them."""
-    return jnp.pad(tokens, (0, more), constant_values=vocab.start_id)
+    return jnp.pad(tokens, (0, more), constant_values=vocab.pad_id)
 
 
 def select(predicted: NoiseMask, capacity: int) -> Int[AnyArray, "P"]:
@@ -301,7 +301,7 @@ def prepend(example: Example, token: Scalar, vocab: Vocabulary) -> Example:
     """Puts a token in front of what the model reads: a mode token.
 
     In front of the encoder's inputs where there is an encoder. A lone decoder reads it behind its
-    first padding and does not predict it; everything sees it that sees the first token.
+    start and does not predict it; everything sees it that sees the first token.
 
     Example:
       >>> lm = decoder(jnp.arange(7, 9), 2, jnp.ones(2, bool), Vocabulary(size=20))

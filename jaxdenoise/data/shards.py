@@ -77,6 +77,7 @@ class Part:
       documents: how many.
       begin: byte where the tokens are.
       tokens: how many.
+      size: bytes of the whole file.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class Part:
     documents: int
     begin: int
     tokens: int
+    size: int
 
 
 def parts_of(path: Path, header: dict[str, Any]) -> dict[SplitName, Part]:
@@ -97,7 +99,7 @@ def parts_of(path: Path, header: dict[str, Any]) -> dict[SplitName, Part]:
     for split in SPLITS:
         found[split] += [place, header[split]["tokens"]]
         place += header[split]["tokens"] * width
-    return {split: Part(*fields) for split, fields in found.items()}
+    return {split: Part(*fields, size=place) for split, fields in found.items()}
 
 
 class Stream(Sequence[int]):
@@ -145,7 +147,7 @@ class Stream(Sequence[int]):
 
     def _open(self, number: int) -> np.ndarray:
         part = self._parts[number]
-        return _mapped(part.path, self.dtype, part.begin, part.tokens)
+        return _mapped(part, self.dtype, part.begin, part.tokens)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"parts": self._parts, "dtype": self.dtype.str}
@@ -159,20 +161,23 @@ def documents_of(parts: Sequence[Part]) -> Int[np.ndarray, "D 2"]:
     before, ends = 0, [np.zeros(1, np.int64)]
     for part in parts:
         if part.documents:
-            own = _mapped(part.path, _END, part.ends, part.documents)
+            own = _mapped(part, _END, part.ends, part.documents)
             ends.append(own.astype(np.int64) + before)
         before += part.tokens
     bounds = np.concatenate(ends)
     return np.stack([bounds[:-1], np.diff(bounds)], axis=1)
 
 
-def _mapped(path: Path, dtype: np.dtype, offset: int, number: int) -> np.ndarray:
+def _mapped(part: Part, dtype: np.dtype, offset: int, number: int) -> np.ndarray:
     try:
-        mapped = np.memmap(local_copy(path), dtype, "r", offset, (number,))
-    except (ValueError, FileNotFoundError) as error:
+        file = local_copy(part.path)
+        if file.stat().st_size != part.size:
+            raise ValueError(f"it has {file.stat().st_size} bytes of {part.size}")
+        mapped = np.memmap(file, dtype, "r", offset, (number,))
+    except (ValueError, OverflowError, FileNotFoundError) as error:
         raise UserError(
-            f"'{path}' is missing, or shorter than it says; remove '{path.parent}', and the next "
-            "run builds it anew"
+            f"'{part.path}' is missing, or not as long as its store says; remove "
+            f"'{part.path.parent}', and the next run builds it anew"
         ) from error
     return mapped.view(np.ndarray)  # whose slices cost half as much to make
 

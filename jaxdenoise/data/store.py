@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -120,11 +121,11 @@ class TokenStore:
         with sound(file, _anew(self.path)):
             headers = json.loads(file.read_text("utf-8"))
             parts = [parts_of(self.path / shard_name(k), each) for k, each in enumerate(headers)]
-            for split in SPLITS:
-                known = self.manifest.get(split, {}).get("tokens")
-                found = sum(part[split].tokens for part in parts)
+            for split, name in itertools.product(SPLITS, COUNTS):
+                known = self.manifest.get(split, {}).get(name)
+                found = sum(header[split][name] for header in headers)
                 if known not in (None, found):
-                    raise ValueError(f"{found} tokens of {known}")
+                    raise ValueError(f"{found} {name} of {known}")
         return parts
 
 
@@ -194,8 +195,9 @@ def load_tokenizer(source: str | Path, **fields: Any) -> Tokenizer:
 def _start_of_run(path: Path) -> DecoderStart:
     """What the decoder of a run reads first; padding, where the folder is no run."""
     config = path / "config.json"
-    saved = json.loads(config.read_text("utf-8")) if config.is_file() else {}
-    return saved.get("experiment", {}).get("data", {}).get("decoder_start", "pad")
+    with sound(config):
+        saved = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+        return saved.get("experiment", {}).get("data", {}).get("decoder_start", "pad")
 
 
 def _prepare(divided: Divided, config: DataConfig, cache: Path, console: Console) -> TokenStore:

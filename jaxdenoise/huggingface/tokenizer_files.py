@@ -25,6 +25,9 @@ SENTINELS = 100
 """That T5's SentencePiece files lack, where nothing is said."""
 
 
+MOST_SENTINELS = 100_000
+
+
 def read_theirs(path: Path, family: str, settings: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer of a folder of theirs.
 
@@ -43,8 +46,12 @@ def read_theirs(path: Path, family: str, settings: Mapping[str, Any]) -> Tokeniz
         beside = path.parent / files.TOKENIZER_CONFIG
         said = files.read_plain(beside) if beside.is_file() else {}
         number = said.get("extra_ids", SENTINELS)
-        known = isinstance(number, int) and number >= 0
-        require(known, f"'{beside}': extra_ids is {number!r}; it must be a number of sentinels")
+        known = type(number) is int and 0 <= number <= MOST_SENTINELS
+        require(
+            known,
+            f"'{beside}': extra_ids is {number!r}; it must be a number of sentinels, 0 to "
+            f"{MOST_SENTINELS}",
+        )
         options |= {"sentinels": number, "others": False}
     tokenizer = read_tokenizer(path, **options)
     if settings.get("decoder_start_token_id") == tokenizer.vocab.eos_id:

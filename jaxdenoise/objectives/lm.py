@@ -26,7 +26,7 @@ def causal_lm(key: Key, tokens: Tokens, length: Scalar, *, vocab: Vocabulary) ->
       key: not used.
       tokens: Int[L].
       length: Int[], real tokens in the row.
-      vocab: for padding, which the decoder starts with.
+      vocab: for what the decoder starts with.
 
     Returns:
       A decoder's `Example`, causal.
@@ -76,7 +76,7 @@ def causal_prefix_lm(
       key: randomness.
       tokens: Int[L].
       length: Int[], real tokens in the row.
-      vocab: for padding, which the decoder starts with.
+      vocab: for what the decoder starts with.
       longest_output: as a share of the row, in (0, 1]; 1 is T5's uniform split, a half UL2's
         S-denoiser of mean .25.
 

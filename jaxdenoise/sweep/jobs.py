@@ -18,7 +18,7 @@ from jaxdenoise.errors import UserError
 from jaxdenoise.experiment import from_dict
 from jaxdenoise.paths import as_path
 from jaxdenoise.training.metrics_file import read_metrics
-from jaxdenoise.training.run_directory import RunDirectory, read_json, write_json
+from jaxdenoise.training.run_directory import Busy, RunDirectory, read_json, write_json
 
 State = Literal["waiting", "running", "done", "failed"]
 ENDED: tuple[State, ...] = ("done", "failed")
@@ -100,13 +100,14 @@ def do(job: Job, console: Console | None = None) -> State:
     Raises:
       Interrupted: a signal stopped it; a checkpoint is saved.
       KeyboardInterrupt: likewise, before or after the steps.
+      Busy: another program is at it.
     """
     from jaxdenoise.training.loop import Interrupted
 
     job.failure.unlink(missing_ok=True)
     try:
         _train_and_measure(job, console or Console(quiet=True))
-    except Interrupted:
+    except (Interrupted, Busy):  # the run goes on, later or elsewhere
         raise
     except Exception as error:  # of any kind: the other runs go on
         fail(job, error)

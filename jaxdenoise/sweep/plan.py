@@ -174,9 +174,16 @@ def write_sweep(ablation: Ablation, jobs: list[Job], root: Path) -> None:
             "budget": ablation.budget,
             "measure": ablation.measure,
             "published": None if published is None else dataclasses.asdict(published),
-            "jobs": [{**dataclasses.asdict(job), "path": Path(job.path).name} for job in jobs],
+            "jobs": [_as_plain(job) for job in jobs],
         },
     )
+
+
+def _as_plain(job: Job) -> dict[str, Any]:
+    """What is the same for all who do it: who looks on, its loggers, may change."""
+    plain = dataclasses.asdict(job)
+    del plain["log"]
+    return {**plain, "path": Path(job.path).name}
 
 
 def read_sweep(root: Path) -> tuple[dict[str, Any], list[Job]]:

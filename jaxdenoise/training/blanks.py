@@ -12,15 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdenoise.arrays import Example, Params
+from jaxdenoise.arrays import Example, Params, Rows
 from jaxdenoise.corruption.restore import split_at_sentinels, until_eos
-from jaxdenoise.errors import require
+from jaxdenoise.errors import UserError, require
 from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import Model
 from jaxdenoise.model.predicting import predict
 from jaxdenoise.model.unmasking import unmask
+from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.tokenizer import MASK, Tokenizer
 from jaxdenoise.training.parallel import fetch
+from jaxdenoise.training.step import corrupted
 from jaxdenoise.vocabulary import Vocabulary
 
 _BLANK = re.compile(rf"{MASK}|<extra_id_\d+>")
@@ -123,6 +125,23 @@ def fill_blanks(
         ids = tokenizer.encode(_number_blanks(text), specials=True).tolist()
         encoded.append([*ids, tokenizer.vocab.eos_id])
     return fill_sentinels(model, params, tokenizer, encoded, [{} for _ in encoded])
+
+
+def writes_anew(objective: Objective, length: int) -> bool:
+    """Whether an objective's targets are whole texts; tried on a few of so many tokens."""
+    vocab, number = objective.vocab, 8
+    tokens = np.resize(vocab.ordinary_ids, (number, length)).astype(np.int32)
+    rows = Rows(
+        tokens=tokens,
+        lengths=np.full(number, length, np.int32),
+        example_ids=np.arange(number, dtype=np.uint32),
+        epochs=np.zeros(number, np.uint32),
+    )
+    try:
+        targets = np.asarray(corrupted(objective, rows).decoder_target_tokens)[:, :length]
+    except UserError:  # not of rows as long as that: there may be too few sentinels
+        return False
+    return bool(np.array_equal(targets, tokens))
 
 
 def _masked(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import sys
@@ -22,6 +23,7 @@ from jaxdenoise.errors import UserError, require
 from jaxdenoise.paths import is_local
 
 PATIENCE = 300  # seconds
+_ALIVE = 5  # seconds since the first process' mark was touched last
 HEARTBEAT = 30  # seconds; when one process dies, the others end after about this long
 
 
@@ -236,20 +238,25 @@ def _unmark(member: Membership, marks: Path | None, everybody: bool = False) -> 
 def _patiently(member: Membership, marks: Path | None) -> Iterator[None]:
     """Ends the program if the others do not come in time.
 
-    The first process says who is missing, in one line; another speaks only if it has never seen the
-    mark of the first one, and leaves its own, which the first one counts.
+    The first process says who is missing, in one line, and touches its mark while it waits; another
+    speaks only if that mark is not touched, and leaves its own, which the first one counts.
     """
     came = threading.Event()
-    mark = None if marks is None or not member.index else marks / "0"  # of the first, for others
+    mark = None if marks is None or member.index is None else marks / "0"  # of the first one
 
     def wait() -> None:
-        end, met = time.monotonic() + member.patience, False
+        end, touched, alive = time.monotonic() + member.patience, None, -math.inf
         while time.monotonic() < end:
             if came.wait(min(0.5, max(end - time.monotonic(), 0))):
                 return
-            met = met or (mark is not None and mark.exists())
+            with contextlib.suppress(OSError):
+                if mark is not None and member.index == 0:
+                    mark.touch()
+                elif mark is not None:
+                    before, touched = touched, mark.stat().st_mtime
+                    alive = time.monotonic() if before not in (None, touched) else alive
         try:
-            if not met:
+            if time.monotonic() - alive > _ALIVE:
                 print(f"jaxdenoise: {_missing(member, marks)}", file=sys.stderr, flush=True)
                 _unmark(member, marks, everybody=member.index == 0)
         finally:

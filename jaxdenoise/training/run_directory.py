@@ -25,6 +25,10 @@ HELD_OUT = ("corpus", "files", "mixture", "field", "documents", "held_out", "raw
 """Fields of the data that say what is held out."""
 
 
+class Busy(UserError):  # noqa: N818  # as `Interrupted`, nothing went wrong
+    """Another program has a run's directory."""
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """The files of one run.
@@ -136,7 +140,7 @@ class RunDirectory:
 
     def _is_unclaimed(self) -> bool:
         """Whether nothing is there but what a run leaves that failed, or was killed, at once."""
-        begins = paths.partial_prefix(self.config)
+        begins = tuple(map(paths.partial_prefix, (self.config, self.failure)))
         left = {path for path in self.path.iterdir() if not path.name.startswith(begins)}
         return left <= {self.failure}
 
@@ -145,7 +149,7 @@ class RunDirectory:
         """Keeps other programs of this machine from writing here; a killed one lets go.
 
         Raises:
-          UserError: another one is at it.
+          Busy: another one is at it.
         """
         if not paths.is_local(self.path) or fcntl is None:
             yield
@@ -154,7 +158,7 @@ class RunDirectory:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UserError(
+                raise Busy(
                     f"another program is training in {self.path}; wait for it, stop it, or choose "
                     "another --run-dir"
                 ) from error

@@ -10,6 +10,7 @@ import pytest
 from jaxdenoise.arrays import Example
 from jaxdenoise.config import ModelConfig
 from jaxdenoise.errors import UserError
+from jaxdenoise.model import beams
 from jaxdenoise.model.beams import NONE, beam_search
 from jaxdenoise.model.decoding import greedy
 from jaxdenoise.model.model import Model
@@ -97,6 +98,15 @@ def test_beams_that_are_not_there_have_no_score():
     assert (np.asarray(scores)[:, 6:] == NONE).all()
     with pytest.raises(UserError, match="beams is 0; it must be at least 1"):
         beam_search(MODEL, PARAMS, BATCH, LONGEST, VOCAB, beams=0)
+
+
+def test_a_cache_that_grows_changes_no_beam(monkeypatch):
+    wanted, scores = search(MODEL, PARAMS, BATCH, LONGEST, VOCAB, beams=3)
+    monkeypatch.setattr(beams, "STRETCH", 1)
+    grown = jax.jit(lambda: beam_search(MODEL, PARAMS, BATCH, LONGEST, VOCAB, beams=3))
+    assert str(jax.make_jaxpr(grown)()).count(" while[") == 3
+    np.testing.assert_array_equal(grown()[0], wanted)
+    np.testing.assert_allclose(grown()[1], scores, atol=2e-5)  # float32, summed otherwise
 
 
 def test_one_beam_is_greedy():

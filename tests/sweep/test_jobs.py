@@ -8,8 +8,9 @@ import pytest
 
 from jaxdenoise.ablation import resolve
 from jaxdenoise.comparison.results import check_measure, collect
+from jaxdenoise.data.store import prepare
 from jaxdenoise.errors import UserError
-from jaxdenoise.experiment import experiment, experiments, override
+from jaxdenoise.experiment import experiment, experiments, from_dict, override
 from jaxdenoise.objectives import configure
 from jaxdenoise.sweep import jobs as jobs_module
 from jaxdenoise.sweep.jobs import do
@@ -17,6 +18,7 @@ from jaxdenoise.sweep.measures import by_name, costs_of, given, objective_of
 from jaxdenoise.sweep.order import permute, prefer_order
 from jaxdenoise.sweep.plan import match_budgets, plan_jobs, read_sweep, write_sweep
 from jaxdenoise.training import run as run_module
+from jaxdenoise.training.run_directory import Busy
 from jaxdenoise.training.setup import build, plan
 from jaxdenoise.training.step import corrupt
 from tests.conftest import full_vocabulary
@@ -72,11 +74,21 @@ def test_a_job_trains_asks_and_is_done_and_a_failure_is_written_down(config, tmp
 
 def test_every_run_of_a_sweep_has_its_loggers(config, tmp_path, monkeypatch):
     ablation, asked = config(arms={"spans": {}}), []
-    write_sweep(ablation, plan_jobs(ablation, tmp_path, log=["tensorboard"]), tmp_path)
-    _, [job] = read_sweep(tmp_path)
+    [job] = plan_jobs(ablation, tmp_path, log=["tensorboard"])
+    write_sweep(ablation, [job], tmp_path)
+    assert read_sweep(tmp_path)[1][0].log == []  # of this sweep's doing, not of the sweep
     monkeypatch.setattr(run_module, "train", lambda *_, log: asked.append(log) or 1 / 0)
     assert do(job) == "failed"
     assert asked == [["tensorboard"]]
+
+
+def test_a_run_that_another_program_is_at_has_not_failed(config, tmp_path):
+    [job] = plan_jobs(config(arms={"spans": {}}), tmp_path)
+    one = from_dict(job.experiment)
+    job.run.claim(job.name, one, prepare(one.data).manifest)
+    with job.run.locked(), pytest.raises(Busy):
+        do(job)
+    assert not job.failure.exists()
 
 
 def test_an_arm_that_cannot_be_built_is_named_before_anything_starts(config, tmp_path):

@@ -33,7 +33,7 @@ def meet():
         assert time.monotonic() < end, "it runs alone"
         time.sleep(0.1)
 
-def misbehave(setup, name, *args):
+def misbehave(setup, name, *args, **more):
     deed, once = name.partition(",")[0], Path(f"once-{name}")
     if deed in ("meets", "fails", "dies") and not once.exists():
         once.touch()
@@ -42,7 +42,7 @@ def misbehave(setup, name, *args):
         meet()
         if deed == "fails":
             raise RuntimeError("as it was told to")
-    return train(setup, name, *args)
+    return train(setup, name, *args, **more)
 
 if os.environ.get("NPROC") == "1":  # in a worker, which has one thread
     run.train = misbehave

@@ -11,6 +11,7 @@ from jaxdenoise.corruption.reorder import fill_in_the_middle
 from jaxdenoise.errors import UserError
 from jaxdenoise.model.model import decoder, encoder, encoder_decoder
 from jaxdenoise.model.unmasking import unmask
+from jaxdenoise.objectives import configure
 from jaxdenoise.tokenizer import parse_tokenizer, train_tokenizer
 from jaxdenoise.training import blanks
 from jaxdenoise.training.blanks import fill_blanks, generate
@@ -173,6 +174,17 @@ def test_what_cannot_be_filled_is_refused(tokenizer, masked, causal):
     ]:
         with pytest.raises(UserError, match=message):
             fill_blanks(model, params, tokenizer, [text], **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "anew"),
+    [
+        *((name, True) for name in ("text_infilling", "bart", "bert_style")),
+        *((name, False) for name in ("span_corruption", "mass", "prefix_lm", "ul2")),
+    ],
+)
+def test_whether_texts_are_written_anew_is_seen_from_the_objective(name, anew, vocab):
+    assert blanks.writes_anew(configure(name).build(vocab), 40) == anew
 
 
 def test_a_text_that_is_written_anew_shows_what_differs(tokenizer, monkeypatch):

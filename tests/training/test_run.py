@@ -24,7 +24,7 @@ from jaxdenoise.training.fingerprint import compare_fingerprints
 from jaxdenoise.training.loop import Interrupted
 from jaxdenoise.training.metrics_file import MetricsFile, read_metrics
 from jaxdenoise.training.run import train
-from jaxdenoise.training.run_directory import RunDirectory, open_run, read_json
+from jaxdenoise.training.run_directory import Busy, RunDirectory, open_run, read_json
 from jaxdenoise.training.setup import build
 from jaxdenoise.training.weights import restore_params
 
@@ -221,6 +221,15 @@ def test_a_directory_has_one_program_at_a_time(tmp_path):
         pass
     with run.locked():  # it is free again
         pass
+
+
+def test_a_run_is_not_trained_where_another_program_trains_it(tiny, tmp_path):
+    setup, run = build(tiny), RunDirectory(tmp_path / "run")
+    run.claim("tiny", tiny, setup.store.manifest)
+    before = sorted(path.name for path in run.path.iterdir())
+    with run.locked(), pytest.raises(Busy, match="another program is training in"):
+        train(setup, "tiny", run, QUIET)
+    assert sorted({path.name for path in run.path.iterdir()} - {".lock"}) == before
 
 
 def test_a_file_that_is_too_deep_is_a_line(tmp_path):
