@@ -80,9 +80,6 @@ def reaching(path: Path) -> Iterator[None]:
         ) from error
 
 
-_UNSOUND = (*(ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError),)
-
-
 @contextlib.contextmanager
 def sound(path: Path, way_out: str = "") -> Iterator[None]:
     """Says in a line that a file is not what it should be, while its content is taken apart.
@@ -93,7 +90,14 @@ def sound(path: Path, way_out: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except _UNSOUND as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"'{path}' is damaged ({reason}){way_out}") from error
 

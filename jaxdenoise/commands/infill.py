@@ -42,9 +42,8 @@ def run(args: Sequence[str]) -> int:
     model, params, tokenizer = restore_model(directory, experiment)
     console, objective = make_console(), experiment.objective
     options = objective.options()
-    anew = model.config.architecture == "encoder_decoder" and writes_anew(
-        objective.build(tokenizer.vocab), experiment.data.raw_length
-    )
+    needs = objective.recipe.needs(**options)
+    masks = model.config.architecture == "encoder_decoder" and "mask" in needs
     filled = fill_blanks(
         model,
         params,
@@ -53,8 +52,8 @@ def run(args: Sequence[str]) -> int:
         top_k=top_k,
         rounds=1 if rounds is None else rounds,
         blocks_of=options["block_length"] if objective.name == "block_diffusion" else None,
-        middles="fim_middle" in objective.recipe.needs(**options),
-        anew=anew,
+        middles="fim_middle" in needs,
+        anew=masks and writes_anew(objective.build(tokenizer.vocab), experiment.data.raw_length),
     )
     for pieces in filled:
         print_pieces(pieces, console)

@@ -27,8 +27,9 @@ def vocabulary_of(data: DataConfig) -> Vocabulary:
             data.tokenizer, sentinels=data.appended, decoder_start=data.decoder_start
         ).vocab
     vocab = stand_in_vocabulary(data.vocabulary_size, data.sentinels)
-    starts = vocab.eos_id if data.decoder_start == "eos" else None
-    return dataclasses.replace(vocab, decoder_start_id=starts)
+    if data.decoder_start == "pad":
+        return vocab
+    return dataclasses.replace(vocab, decoder_start_id=vocab.eos_id)
 
 
 @functools.cache

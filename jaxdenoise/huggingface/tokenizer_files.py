@@ -19,13 +19,8 @@ OTHERS = {
     "bos_token": ("<s>",),
 }
 """Special tokens that our models have no use for, by the names that they go by."""
-
-
-SENTINELS = 100
-"""That T5's SentencePiece files lack, where nothing is said."""
-
-
-MOST_SENTINELS = 100_000
+SENTINELS, MOST_SENTINELS = 100, 100_000
+"""That T5's SentencePiece files lack, where nothing is said; and the most that can be said."""
 
 
 def read_theirs(path: Path, family: str, settings: Mapping[str, Any]) -> Tokenizer:

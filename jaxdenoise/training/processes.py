@@ -247,9 +247,9 @@ def _patiently(member: Membership, marks: Path | None) -> Iterator[None]:
     def wait() -> None:
         end, touched, alive = time.monotonic() + member.patience, None, -math.inf
         while time.monotonic() < end:
-            if came.wait(min(0.5, max(end - time.monotonic(), 0))):
+            if came.wait(min(1, max(end - time.monotonic(), 0))):
                 return
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):  # of any file system: this thread has to go on
                 if mark is not None and member.index == 0:
                     mark.touch()
                 elif mark is not None:
@@ -262,11 +262,13 @@ def _patiently(member: Membership, marks: Path | None) -> Iterator[None]:
         finally:
             os._exit(2)
 
-    threading.Thread(target=wait, daemon=True).start()
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
     try:
         yield
     finally:
         came.set()
+        waiting.join(PATIENCE)  # or it would leave a mark behind
 
 
 def _missing(member: Membership, marks: Path | None) -> str:

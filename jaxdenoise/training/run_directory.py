@@ -25,7 +25,7 @@ HELD_OUT = ("corpus", "files", "mixture", "field", "documents", "held_out", "raw
 """Fields of the data that say what is held out."""
 
 
-class Busy(UserError):  # noqa: N818  # as `Interrupted`, nothing went wrong
+class Busy(UserError):  # noqa: N818  # no error of the run
     """Another program has a run's directory."""
 
 

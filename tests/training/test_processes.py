@@ -103,6 +103,17 @@ def test_of_those_that_have_come_the_first_alone_says_who_has_not(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+def test_a_mark_that_another_launch_has_left_keeps_nobody_quiet(tmp_path):
+    (tmp_path / "run.arrived").mkdir()
+    (tmp_path / "run.arrived" / "0").touch()
+    place = f"localhost:{free_port()}"
+    args = ("--processes", "2", "--process", "1", "--coordinator", place, "--patience", "8")
+    status, said = spoken(start(*args, "--run-dir", str(tmp_path / "run"), *FIELDS))
+    assert status == 2
+    assert said.startswith(f"jaxdenoise: process 1 of 2: the others did not come to {place}")
+
+
 def test_a_port_in_use_is_refused(tmp_path):
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
