@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -68,7 +69,7 @@ class Vocabulary:
                 f"vocabulary: special id {token} is outside [0, {self.size}); give `size` as the "
                 "number of ids with the special ones included",
             )
-        twice = sorted({token for token in special if special.count(token) > 1})
+        twice = sorted(token for token, times in Counter(special).items() if times > 1)
         require(not twice, f"vocabulary: {twice} have two roles each; give each role its own id")
         require(
             self.start_id in special,
