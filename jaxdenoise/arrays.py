@@ -382,8 +382,16 @@ class LossTerms:
 
 @struct.dataclass
 class TrainState:
-    """All that a run carries from step to step; `step` is the number of updates made."""
+    """All that a run carries from step to step.
+
+    Attributes:
+      step: updates made, those counted that were not applied.
+      params: of the model.
+      opt_state: of the optimizer.
+      recent: the last losses, where spikes are told by them.
+    """
 
     step: Int[AnyArray, ""]
     params: Params
     opt_state: Any
+    recent: Float[AnyArray, "W"] | None = None

@@ -21,6 +21,7 @@ COMMANDS = {
     "launch": "train in many processes: here, under SLURM, on TPU pods",
     "report": "one self-contained HTML page of a run",
     "evaluate": "loss and answers of a trained model on held-out text",
+    "replay": "a step of a run made again, such as one that could not be applied",
     "infill": "fill the blanks of a text with a trained model",
     "import": "a T5, BART or BERT of Hugging Face's becomes a run",
     "export": "a run's model as a folder for Hugging Face's transformers",

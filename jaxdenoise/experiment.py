@@ -33,8 +33,9 @@ from jaxdenoise.presets import shaped_as
 from jaxdenoise.registry import Registry
 
 BUILT_IN = "jaxdenoise.experiments"
-SPEED = ("data.workers", "training.reading_threads")
-"""Fields that change nothing but speed."""
+HOW = ("data.workers", "training.reading_threads", "training.bad_steps", "training.most_skipped")
+"""Fields of how a run is made, which may be others when it is continued: no step depends on them,
+but whether there is a next one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +160,9 @@ def digest(experiment: Experiment) -> str:
 
 
 def determining(experiment: Experiment) -> dict[str, Any]:
-    """The dotted fields that a run depends on: all but those of its speed."""
+    """The dotted fields that a run depends on: all but those of how it is made."""
     fields = flatten(to_dict(experiment))
-    return {name: value for name, value in fields.items() if name not in SPEED}
+    return {name: value for name, value in fields.items() if name not in HOW}
 
 
 def _defaults(experiment: Experiment) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxdenoise.arrays import Rows
-from jaxdenoise.bench.pairs import Paired, time_in_turn
+from jaxdenoise.bench.pairs import PATIENCE, Paired, time_in_turn
 from jaxdenoise.data.stand_in import SEPARATOR, stand_in_vocabulary
 from jaxdenoise.objectives import Objective, configure
 from jaxdenoise.training.step import corrupt
@@ -84,7 +84,7 @@ def mixture_against_members(plain: Mapping[str, ModuleType], rounds: int = 5) ->
     pairs = []
     for member in plain["ul2"].UL2:
         alone = _compiled(configure(member.name, **member.options).build(vocab), tokens)
-        pairs.append(time_in_turn(mixed, alone, rounds, spans=1 / 4))
+        pairs.append(time_in_turn(mixed, alone, rounds, spans=1 / 4, patience=PATIENCE))
     return max(pairs, key=lambda pair: pair.medians[1])
 
 

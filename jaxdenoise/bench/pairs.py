@@ -13,6 +13,8 @@ from typing import Any
 import jax
 
 SPAN = 0.2  # seconds of either function before it is the other's turn
+STEADY = 0.1  # how far the quartiles of a ratio may stand from its median
+PATIENCE = 5  # times as many rounds, until they do, where a figure is held against a promise
 
 
 def machine() -> str:
@@ -52,15 +54,27 @@ class Paired:
         low, _, high = statistics.quantiles(ratios, n=4)
         return low, high
 
+    @property
+    def steady(self) -> bool:
+        """Whether the machine let it be measured: the quartiles are near the median."""
+        return all(abs(quartile / self.ratio - 1) <= STEADY for quartile in self.spread)
+
     def summary(self) -> dict[str, Any]:
         """Medians, ratio and its quartiles, as plain data."""
         return {"seconds": self.medians, "ratio": self.ratio, "quartiles": self.spread}
 
 
 def time_in_turn(
-    first: Callable[[], Any], second: Callable[[], Any], rounds: int, *, spans: float = 1
+    first: Callable[[], Any],
+    second: Callable[[], Any],
+    rounds: int,
+    *,
+    spans: float = 1,
+    patience: int = 1,
 ) -> Paired:
     """Times both `rounds` times, each time for about `spans` · `SPAN` seconds of calls in a row.
+
+    On a machine that has other things to do, up to `patience` times as often, until it is steady.
 
     Equal spans, so that neither is measured on a machine that the other one has just warmed or
     put to sleep: a call of two milliseconds between two of fifteen would look half as fast.
@@ -69,12 +83,16 @@ def time_in_turn(
     for function in functions:
         _seconds(function, 1)  # compiles
     calls = [max(1, round(spans * SPAN / _seconds(function, 3))) for function in functions]
-    times = [
-        [_seconds(function, number) for function, number in zip(functions, calls, strict=True)]
-        for _ in range(rounds)
-    ]
-    ones, others = zip(*times, strict=True)
-    return Paired(first=ones, second=others)
+    times: list[list[float]] = []
+    while True:
+        times += [
+            [_seconds(function, number) for function, number in zip(functions, calls, strict=True)]
+            for _ in range(rounds)
+        ]
+        ones, others = zip(*times, strict=True)
+        found = Paired(first=ones, second=others)
+        if len(times) >= patience * rounds or found.steady:
+            return found
 
 
 def _seconds(function: Callable[[], Any], calls: int) -> float:

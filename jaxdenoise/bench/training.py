@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdenoise.arrays import Example, LossTerms, Projection
-from jaxdenoise.bench.pairs import Compared, Paired, temporaries, time_in_turn
+from jaxdenoise.bench.pairs import PATIENCE, Compared, Paired, temporaries, time_in_turn
 from jaxdenoise.config import ModelConfig
 from jaxdenoise.corruption.examples import select
 from jaxdenoise.losses import loss_terms, projected_terms
@@ -67,7 +67,7 @@ def loss_against_logits(rounds: int = 9) -> Compared:
 
     one, other = (compile(function, *args) for function in (projected_terms, logits_first))
     memory = [temporaries(compile(f, *shapes)) for f in (projected_terms, logits_first)]
-    times = time_in_turn(lambda: one(*args), lambda: other(*args), rounds)
+    times = time_in_turn(lambda: one(*args), lambda: other(*args), rounds, patience=PATIENCE)
     return Compared(times=times, memory=(memory[0], memory[1]))
 
 
@@ -110,5 +110,7 @@ def output_only_against_full(context: float, rounds: int = 9) -> Compared:
         return jax.jit(jax.value_and_grad(total)).lower(params, batch).compile()
 
     full, routed = compile("full"), compile("output_only")
-    times = time_in_turn(lambda: full(params, batch), lambda: routed(params, batch), rounds)
+    times = time_in_turn(
+        lambda: full(params, batch), lambda: routed(params, batch), rounds, patience=PATIENCE
+    )
     return Compared(times=times, memory=(temporaries(full), temporaries(routed)))

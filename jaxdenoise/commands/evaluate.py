@@ -60,7 +60,6 @@ def run(args: Sequence[str]) -> int:
     from jaxdenoise.data.baselines import MAX_TOKENS, fit_baselines
     from jaxdenoise.training.answers import answer_held_out
     from jaxdenoise.training.documents import document_losses
-    from jaxdenoise.training.evaluation import Evaluator
     from jaxdenoise.training.setup import build
 
     setup = build(experiment, store)
@@ -69,9 +68,7 @@ def run(args: Sequence[str]) -> int:
         count = _write_lines(output, document_losses(setup, params))
         console.print(f"{count:,} held-out documents: {output}", soft_wrap=True)
         return 0
-    rows = setup.held_out(experiment.training.evaluation_rows)
-    sizes = store.tokenizer.token_bytes
-    evaluator = Evaluator(setup.evaluation, setup.model, rows, sizes, setup.backend)
+    evaluator = setup.evaluator()
     models = fit_baselines(store.sample(MAX_TOKENS), store.tokenizer.vocab.size)
     held_out = evaluator(params)
     console.print(results_table({"baselines": evaluator.baselines(models), "held_out": held_out}))

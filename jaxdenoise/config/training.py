@@ -97,6 +97,12 @@ class TrainingConfig:
       constant: for the normalisation of that name.
       label_smoothing: share of each target that is spread over all ids.
       z_loss: coefficient of log(Z)².
+      bad_steps: what comes of a step whose loss or gradient is not finite, or whose loss is a
+        spike. It is never applied, and its rows are written down for `jaxdenoise replay`. "halt"
+        stops the run there, "skip" goes on with the next rows.
+      most_skipped: with "skip", a run stops that has skipped more steps than these.
+      spikes: standard deviations above the mean of the last 128 losses from which a loss is a
+        spike, such as 6; None for no such limit.
       log_every: steps between rows of metrics.jsonl.
       evaluate_every: steps between evaluations on held-out rows; one more comes at the end.
       evaluation_rows: held-out rows, always the same, under one frozen corruption.
@@ -116,6 +122,9 @@ class TrainingConfig:
     constant: float = 1.0
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+    bad_steps: Literal["halt", "skip"] = "halt"
+    most_skipped: int = 10
+    spikes: float | None = None
     log_every: int = 10
     evaluate_every: int = 500
     evaluation_rows: int = 512
@@ -127,9 +136,13 @@ class TrainingConfig:
         positive("training", self, "steps", "batch_size", "log_every", "evaluate_every")
         positive("training", self, "evaluation_rows", "checkpoint_every", "keep_checkpoints")
         positive("training", self, "micro_batches")
-        in_range("training", self, 0, float("inf"), "reading_threads")
+        in_range("training", self, 0, float("inf"), "reading_threads", "most_skipped")
         in_range("training", self, 0, 1, "label_smoothing")
         require(self.z_loss >= 0, f"training.z_loss is {self.z_loss}; it cannot be negative")
+        require(
+            self.spikes is None or self.spikes > 0,
+            f"training.spikes is {self.spikes}; it must be above 0, such as 6, or none",
+        )
         require(self.constant > 0, f"training.constant is {self.constant}; it must be above 0")
         require(
             self.backend == "mesh" or self.mesh == MeshConfig(),

@@ -1,4 +1,4 @@
-"""Checkpoints of the train state, by Orbax, behind five verbs, with a checksum of our own."""
+"""Checkpoints of the train state, by Orbax, behind a few verbs, with a checksum of our own."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ class Checkpoints:
     def latest(self) -> int | None:
         """The newest step, None before the first save."""
         return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """All steps that are kept."""
+        return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, step: int, fingerprint: dict[str, Any]) -> None:
         """Starts saving; the state is copied before this returns, the files are written later.

@@ -23,7 +23,7 @@ from jaxdenoise.costs.roofline import Memory
 from jaxdenoise.data.stand_in import stand_in_tokens
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.objectives.registry import Objective
-from jaxdenoise.training.setup import Plan, batches_of, state_shapes
+from jaxdenoise.training.setup import Plan, batches_of
 from jaxdenoise.training.step import corrupted
 
 SAMPLE = 16  # rows that are corrupted to see how much of them is text
@@ -136,7 +136,7 @@ def compile_step(plan: Plan, devices: int) -> CompiledStep:
     sample = sample_rows(plan)
     batch_size, vocab_size = plan.experiment.training.batch_size, plan.model.vocab_size
     rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), sample)
-    state, rows = plan.backend.shapes(state_shapes(plan.model, plan.tx), rows)
+    state, rows = plan.backend.shapes(plan.state_shapes(), rows)
     computed, text = count_positions(plan.objective, sample, plan.model.stack)
     config = plan.model.config
     begin = time.perf_counter()

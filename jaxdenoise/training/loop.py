@@ -19,6 +19,7 @@ from jaxdenoise.arrays import Rows, TrainState
 from jaxdenoise.data.rows import iterate
 from jaxdenoise.optim import build_schedule
 from jaxdenoise.training import processes
+from jaxdenoise.training.bad_steps import BadSteps
 from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.evaluation import Evaluator
 from jaxdenoise.training.fingerprint import take_fingerprint
@@ -82,6 +83,7 @@ def run_steps(
     checkpoints: Checkpoints,
     metrics: MetricsFile,
     evaluator: Evaluator,
+    bad: BadSteps,
     console: Console,
     *,
     start: int,
@@ -98,6 +100,7 @@ def run_steps(
       checkpoints: where states are saved.
       metrics: where rows are written.
       evaluator: of held-out rows.
+      bad: takes steps that were not applied.
       console: for the progress line.
       start: updates made so far.
       state: of that step, whole.
@@ -108,6 +111,7 @@ def run_steps(
 
     Raises:
       Interrupted: SIGINT or SIGTERM came; the state is saved.
+      BadStep: a step could not be applied, and the run halts at those; no later state is saved.
     """
     training, backend = setup.experiment.training, setup.backend
     batches = setup.batches.only(backend.rows(training.batch_size))
@@ -117,7 +121,7 @@ def run_steps(
         state = backend.place(state)
         step = backend.compile(setup.step(), state, backend.split(batches[0]))
     clock.compiling = clock.stop()
-    log = _Log(setup, metrics, clock, console)
+    log = _Log(setup, metrics, checkpoints, bad, clock, console)
     size = setup.store.tokenizer.vocab.size
     reading = {"threads": training.reading_threads, "vocabulary_size": size}
     feed = iterate(batches, start=start, **reading)
@@ -132,8 +136,7 @@ def run_steps(
             state, values = step(state, backend.split(rows))
             dispatched(number, values)
             log.flush(line)
-            if number % training.log_every == 0 or number == training.steps:
-                log.hold(number, values)
+            log.hold(number, values)
             evaluates = number % training.evaluate_every == 0 and number < training.steps
             saves = number % training.checkpoint_every == 0 or number == training.steps
             stops = stop.agreed(number) and number < training.steps  # once: it may change below
@@ -158,10 +161,22 @@ def run_steps(
 
 
 class _Log:
-    """Holds the metrics of a step until the next one is on its way, then writes them."""
+    """Holds the metrics of a step until the next one is on its way, then writes them.
 
-    def __init__(self, setup: Setup, metrics: MetricsFile, clock: Clock, console: Console):
+    Every step is looked at, whether it was applied; most need no more than that.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        metrics: MetricsFile,
+        checkpoints: Checkpoints,
+        bad: BadSteps,
+        clock: Clock,
+        console: Console,
+    ):
         self._setup, self._metrics, self._clock = setup, metrics, clock
+        self._checkpoints, self._bad = checkpoints, bad
         self._console, self._warned = console, False
         optimizer, training = setup.experiment.optimizer, setup.experiment.training
         schedule = build_schedule(optimizer, training.steps)
@@ -174,12 +189,24 @@ class _Log:
         self._held = number, values
 
     def flush(self, line: ProgressLine) -> None:
-        """Writes the held row, if there is one, and redraws the line."""
+        """Writes the held row, if there is one to be written, and redraws the line.
+
+        Raises:
+          BadStep: the step was not applied, and the run halts at those.
+        """
         if self._held is None:
             return
         number, values = self._held
         self._held = None
-        values = self._setup.backend.fetch(values)  # waits for the step
+        training, backend = self._setup.experiment.training, self._setup.backend
+        good = bool(backend.fetch(values.pop("good")))  # waits for the step
+        if not good:
+            newest = self._checkpoints.latest()
+            self._metrics.append(self._bad.take(number, backend.fetch(values), newest))
+            return
+        if number % training.log_every and number != training.steps:
+            return
+        values = backend.fetch(values)
         self._warn(number, values)
         clock = self._clock
         clock.stepping += clock.stop()
@@ -190,9 +217,10 @@ class _Log:
             "tokens_per_second": round(tokens / max(seconds, 1e-9)),
             "data_wait": round(waited / max(seconds, 1e-9), 5),
         }
-        rate = float(self._rates[number - 1])
-        self._metrics.append({"step": number, **values, "learning_rate": rate, **speed})
-        left = self._setup.experiment.training.steps - number
+        skipped = self._bad.skipped  # for the optimizer they have not been
+        rate = {"learning_rate": float(self._rates[number - 1 - skipped])}
+        self._metrics.append({"step": number, **values, **rate, **speed, "skipped_steps": skipped})
+        left = training.steps - number
         seconds_left = left * clock.stepping / max(clock.steps, 1)
         line.update(
             number,

@@ -375,5 +375,6 @@ def _cut_like_parameters(state: TrainState, params: Any, fsdp: int) -> TrainStat
         return PartitionSpec(*axes)
 
     opt_state = jax.tree_util.tree_map_with_path(cut, state.opt_state)
-    step: Any = PartitionSpec()
-    return TrainState(step=step, params=params, opt_state=opt_state)
+    whole: Any = PartitionSpec()
+    recent = None if state.recent is None else whole
+    return TrainState(step=whole, params=params, opt_state=opt_state, recent=recent)

@@ -20,9 +20,10 @@ from jaxdenoise.experiment import to_dict
 from jaxdenoise.paths import write_whole
 from jaxdenoise.training import processes, samples
 from jaxdenoise.training.answers import answer_held_out
+from jaxdenoise.training.bad_steps import BadSteps
 from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.evaluation import Evaluator, gap_closed
-from jaxdenoise.training.fingerprint import compare_fingerprints, take_fingerprint
+from jaxdenoise.training.fingerprint import check_fingerprint
 from jaxdenoise.training.loggers import opened
 from jaxdenoise.training.loop import Clock, run_steps
 from jaxdenoise.training.metrics_file import MetricsFile
@@ -59,8 +60,8 @@ def train(
       What results.json holds, in the first process. A finished run is not trained again.
 
     Raises:
-      UserError: the directory belongs to another configuration, its data have changed, or another
-        program is training in it.
+      UserError: the directory belongs to another configuration, its data have changed, another
+        program is training in it, or a step could not be applied.
       Interrupted: a signal stopped the run; a checkpoint is saved.
     """
     processes.first_alone(lambda: run.claim(name, setup.experiment, setup.store.manifest))
@@ -81,9 +82,7 @@ def _train(
         filled = zip(("encoder", "decoder"), setup.batches.filled, strict=True)
         shares = " and ".join(f"{share:.1%} of the {stack}" for stack, share in filled if share)
         console.print(f"packed rows: {shares} in use", highlight=False)
-    training, token_bytes = setup.experiment.training, setup.store.tokenizer.token_bytes
-    rows = setup.held_out(training.evaluation_rows)
-    evaluator = Evaluator(setup.evaluation, setup.model, rows, token_bytes, setup.backend)
+    training, evaluator = setup.experiment.training, setup.evaluator()
     checkpoints = Checkpoints(run.checkpoints, training.keep_checkpoints)
     try:
         start = checkpoints.latest() or 0
@@ -91,13 +90,8 @@ def _train(
         if not start:
             state = initial_state(setup)
         else:
-            saved = checkpoints.fingerprint(start)
-
-            def compare() -> None:
-                mine = take_fingerprint(setup.batches, evaluator.corrupted, start)
-                compare_fingerprints(saved, mine, run.path, start, console)
-
-            processes.first_alone(compare)
+            depends = (checkpoints, setup.batches, evaluator.corrupted, run.path, start, console)
+            processes.first_alone(lambda: check_fingerprint(*depends))
             state = checkpoints.restore(setup.layout(), start)
             console.print(f"continuing {run.path} from step {start}", highlight=False)
         asked = log if processes.first() else ()
@@ -110,6 +104,7 @@ def _train(
                     checkpoints,
                     metrics,
                     evaluator,
+                    BadSteps(setup, run, start, console),
                     console,
                     start=start,
                     state=state,

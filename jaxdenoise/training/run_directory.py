@@ -62,6 +62,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def bad(self) -> Path:
+        """The steps that were not applied, a file each."""
+        return self.path / "bad"
+
+    @property
     def results(self) -> Path:
         """Final figures and baselines."""
         return self.path / "results.json"

@@ -26,6 +26,7 @@ from jaxdenoise.model.model import Model, build_model
 from jaxdenoise.objectives.packed import row_sizes, within
 from jaxdenoise.objectives.registry import Objective
 from jaxdenoise.optim import build_optimizer
+from jaxdenoise.training.evaluation import Evaluator
 from jaxdenoise.training.parallel import Backend, check_devices, make_backend
 from jaxdenoise.training.scoring import check_installed
 from jaxdenoise.training.step import Step, init, make_step
@@ -72,6 +73,7 @@ class Plan:
             gradients=training.gradients,
             micro_batches=training.micro_batches,
             steps=training.steps,
+            spikes=training.spikes,
             across=self.backend.across,
         )
 
@@ -89,12 +91,20 @@ class Plan:
     def initial_state(self) -> TrainState:
         """Parameters from the experiment's seed, a whole state of the backend."""
         places = jax.tree.map(lambda x: x.sharding, self.layout())
-        initialise = jax.jit(init, static_argnums=(1, 2), out_shardings=places)
-        return initialise(keys.stream("init", self.experiment.seed), self.model, self.tx)
+        spikes = self.experiment.training.spikes
+        initialise = jax.jit(
+            init, static_argnums=(1, 2), static_argnames="spikes", out_shardings=places
+        )
+        key = keys.stream("init", self.experiment.seed)
+        return initialise(key, self.model, self.tx, spikes=spikes)
 
     def layout(self) -> TrainState:
         """Shapes, dtypes and shardings of a whole state."""
-        return self.backend.layout(state_shapes(self.model, self.tx))
+        return self.backend.layout(self.state_shapes())
+
+    def state_shapes(self) -> TrainState:
+        """Shapes and dtypes of a state."""
+        return state_shapes(self.model, self.tx, self.experiment.training.spikes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,14 +137,22 @@ class Setup(Plan):
         rows = sample_mixed(sample, self.store.rows, number)
         return check_ids(rows, self.store.tokenizer.vocab.size)
 
+    def evaluator(self) -> Evaluator:
+        """Of as many held-out rows as the experiment says."""
+        rows = self.held_out(self.experiment.training.evaluation_rows)
+        sizes = self.store.tokenizer.token_bytes
+        return Evaluator(self.evaluation, self.model, rows, sizes, self.backend)
+
     def held_out_alone(self, number: int) -> Rows:
         """Held-out rows of one example each, for looking at."""
         return jax.tree.map(lambda x: x[:number], one_by_one(self.held_out(number)))
 
 
-def state_shapes(model: Model, tx: optax.GradientTransformation) -> TrainState:
+def state_shapes(
+    model: Model, tx: optax.GradientTransformation, spikes: float | None = None
+) -> TrainState:
     """Shapes and dtypes of a state."""
-    return jax.eval_shape(lambda: init(jax.random.key(0), model, tx))
+    return jax.eval_shape(lambda: init(jax.random.key(0), model, tx, spikes=spikes))
 
 
 def one_by_one(rows: Rows) -> Rows:

@@ -37,6 +37,7 @@ from jaxdenoise.losses import (
 )
 from jaxdenoise.model.model import Model
 from jaxdenoise.objectives.registry import Objective
+from jaxdenoise.training import guard
 from jaxdenoise.training.metrics import norms_by_module, peaks_by_module
 
 Metrics = dict[str, Any]
@@ -60,7 +61,12 @@ class Across(NamedTuple):
 
 
 def init(
-    key: Key, model: Model, tx: optax.GradientTransformation, batch: Example | None = None
+    key: Key,
+    model: Model,
+    tx: optax.GradientTransformation,
+    batch: Example | None = None,
+    *,
+    spikes: float | None = None,
 ) -> TrainState:
     """A fresh state: parameters from the key, optimizer state from the parameters, step 0.
 
@@ -69,10 +75,22 @@ def init(
       model: what to initialise.
       tx: the optimizer.
       batch: an example batch; not needed, parameters do not depend on a batch's shapes.
+      spikes: as in `make_step`; with them a state remembers losses.
     """
     del batch
-    params = model.init(key)
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
+    return begin(model.init(key), tx, spikes)
+
+
+def begin(
+    params: Params, tx: optax.GradientTransformation, spikes: float | None = None
+) -> TrainState:
+    """The state of step 0 with these parameters; see `init`."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=tx.init(params),
+        recent=None if spikes is None else guard.no_losses(),
+    )
 
 
 def corrupt(objective: Objective, rows: Rows, progress: Scalar | float = 1.0) -> Example:
@@ -123,11 +141,13 @@ def make_step(
     gradients: str = "full",
     micro_batches: int = 1,
     steps: int | None = None,
+    spikes: float | None = None,
     across: Across = Across(),
 ) -> Step:
     """The training step: corrupt, apply the model, sum the loss, divide once, update.
 
-    The logits are never formed: see `losses.projected`.
+    The logits are never formed: see `losses.projected`. An update that `guard.is_good` refuses is
+    not applied, and the metric "good" is false: the state keeps all but its step.
 
     Args:
       objective: corrupts one row.
@@ -142,6 +162,7 @@ def make_step(
       micro_batches: parts that a device's rows are walked in; gradients and terms are summed over
         them and divided once.
       steps: of the whole training, for options that follow a schedule; None for their last value.
+      spikes: standard deviations above the mean of the last losses from which a loss is one.
       across: sums over devices; used once, on the summed gradient and terms.
 
     Returns:
@@ -176,17 +197,24 @@ def make_step(
         gradient = jax.tree.map(lambda g: g / divisor, gradient)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        summary, norm = summarise(terms, by, constant), optax.tree.norm(gradient)
+        good, recent = guard.is_good(summary["loss"], norm, state.recent, spikes), state.recent
+        if recent is not None:
+            recent = guard.remember(recent, state.step, summary["loss"])
         metrics = {
-            **summarise(terms, by, constant),
+            **summary,
             **lost,
-            "gradient_norm": optax.tree.norm(gradient),
+            "good": good,
+            "gradient_norm": norm,
             "modules": {
                 "gradient_norm": norms_by_module(gradient),
                 "update_ratio": norms_by_module(updates, relative_to=state.params),
                 "max_attention_logit": peaks_by_module(across.max(peaks)),
             },
         }
-        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        made = (params, opt_state, recent)
+        kept = guard.keep_unless(good, made, (state.params, state.opt_state, state.recent))
+        return TrainState(state.step + 1, *kept), metrics
 
     return step
 

@@ -21,6 +21,7 @@ from jaxdenoise.tokenizer import Tokenizer, read_tokenizer
 from jaxdenoise.training.checkpoint import Checkpoints
 from jaxdenoise.training.run_directory import RunDirectory, open_run, write_json
 from jaxdenoise.training.setup import Setup, state_shapes
+from jaxdenoise.training.step import begin
 
 
 def check_free(run: RunDirectory) -> None:
@@ -81,9 +82,10 @@ def restore_params(run: RunDirectory, experiment: Experiment, model: Model) -> P
       UserError: the run has no checkpoint yet.
     """
     tx = build_optimizer(experiment.optimizer, experiment.training.steps)
+    spikes = experiment.training.spikes
     if origin(run) is not None:
-        tx = optax.identity()
-    shapes = state_shapes(model, tx)
+        tx, spikes = optax.identity(), None
+    shapes = state_shapes(model, tx, spikes)
     check_trained(run)
     checkpoints = Checkpoints(run.checkpoints)
     try:
@@ -131,12 +133,10 @@ def initial_state(setup: Setup) -> TrainState:
     params = fitted(jax.device_get(params), layout.params, tokenizer.vocab.size, address)
     placed = jax.tree.map(_place, params, layout.params)
 
-    def begin(params: Params) -> TrainState:
-        return TrainState(
-            step=jnp.zeros((), jnp.int32), params=params, opt_state=setup.tx.init(params)
-        )
+    def begin_there(params: Params) -> TrainState:
+        return begin(params, setup.tx, setup.experiment.training.spikes)
 
-    return jax.jit(begin, out_shardings=jax.tree.map(lambda x: x.sharding, layout))(placed)
+    return jax.jit(begin_there, out_shardings=jax.tree.map(lambda x: x.sharding, layout))(placed)
 
 
 def fitted(params: Params, shapes: Params, ids: int, address: str) -> Params:
