@@ -30,7 +30,7 @@ ORDER = [
     },
     {"training.step"},
     {"training.parallel", "training.processes", "training.progress", "training.profile"},
-    {"training.evaluation"},
+    {"training.evaluation", "training.manifest"},
     {"training.checkpoint"},
     {"training.blanks", "training.scoring"},
     {"training.fingerprint", "training.setup", "training.samples"},

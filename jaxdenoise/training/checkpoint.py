@@ -1,18 +1,26 @@
-"""Checkpoints of the train state, by Orbax, behind a few verbs, with a checksum of our own."""
+"""Checkpoints of the train state, by Orbax, behind a few verbs, with checksums of our own."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from rich.console import Console
 
 from jaxdenoise import paths
 from jaxdenoise.arrays import TrainState
 from jaxdenoise.errors import UserError, require
+from jaxdenoise.training import processes
+from jaxdenoise.training.manifest import fault, write_manifest
 from jaxdenoise.training.parallel import first_device
+
+POLL = 0.05  # seconds between looks whether a checkpoint is complete
 
 
 class Checkpoints:
@@ -29,6 +37,8 @@ class Checkpoints:
         self._local = paths.is_local(directory)
         place = directory.absolute() if self._local else str(directory)
         self._manager = ocp.CheckpointManager(place, options=options)
+        self._sealing: threading.Thread | None = None
+        self._over = threading.Event()
 
     def latest(self) -> int | None:
         """The newest step, None before the first save."""
@@ -41,13 +51,38 @@ class Checkpoints:
     def save(self, state: TrainState, step: int, fingerprint: dict[str, Any]) -> None:
         """Starts saving; the state is copied before this returns, the files are written later.
 
-        Of several processes, each writes what it holds.
+        Of several processes, each writes what it holds, and the first one the manifest.
         """
         if step != self.latest():
+            self._sealed()
             named = _as_dict(state)
             about = {"sum": int(_checksum(named)), "fingerprint": fingerprint}
             both = {"state": ocp.args.StandardSave(named), "about": ocp.args.JsonSave(about)}
             self._manager.save(step, args=ocp.args.Composite(**both))
+            if self._local and processes.first():
+                self._sealing = threading.Thread(target=self._seal, args=(step,), daemon=True)
+                self._sealing.start()
+
+    def _seal(self, step: int) -> None:
+        """Waits until Orbax has given a checkpoint its name, and writes its manifest.
+
+        A program that is killed between leaves a whole one without it, whose sum is looked at.
+        """
+        folder = Path(self._place(step))
+        while not folder.is_dir():
+            if self._over.wait(POLL) and not folder.is_dir():
+                return  # it could not be saved
+        with contextlib.suppress(OSError):  # a full disk: it stays without
+            write_manifest(folder)
+
+    def _sealed(self) -> None:
+        """Waits for the manifest of the last save."""
+        if self._sealing is not None:
+            self._manager.wait_until_finished()
+            self._over.set()
+            self._sealing.join()
+            self._over.clear()
+            self._sealing = None
 
     def fingerprint(self, step: int) -> dict[str, Any]:
         """What was saved with a step."""
@@ -93,8 +128,10 @@ class Checkpoints:
             raise self._damaged(step) from error
 
     def _damaged(self, step: int | None) -> UserError:
+        found = fault(Path(self._place(step))) if self._local else None
         return UserError(
-            f"checkpoint {self._place(step)} is damaged; delete it to go on from the one before"
+            f"checkpoint {self._place(step)} is damaged{f': {found}' if found else ''}; delete it "
+            "to go on from the one before"
         )
 
     def _place(self, step: int | None) -> Any:
@@ -102,8 +139,37 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            self._manager.wait_until_finished()
+            self._sealed()
+        finally:
+            self._over.set()
+            self._manager.close()
+
+
+def set_damaged_aside(directory: Path, aside: Path, console: Console) -> None:
+    """Moves checkpoints that are not what was saved out of the way, from the newest to an intact.
+
+    Those of stores of objects stay: there nothing is renamed, and every file has a checksum.
+
+    Args:
+      directory: of a run's checkpoints.
+      aside: where they go.
+      console: says which, and why.
+    """
+    if not paths.is_local(directory) or not directory.is_dir():
+        return
+    steps = sorted((int(p.name) for p in directory.iterdir() if p.name.isdecimal()), reverse=True)
+    for step in steps:
+        found = fault(directory / str(step))
+        if found is None:
+            return
+        aside.mkdir(exist_ok=True)
+        free = (aside / f"{step}{f'-{n}' if n else ''}" for n in itertools.count())
+        place = next(path for path in free if not path.exists())
+        (directory / str(step)).rename(place)
+        text = f"checkpoint {directory / str(step)} is damaged: {found}; it is in {place} now"
+        console.print(text, style="yellow", soft_wrap=True)
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:

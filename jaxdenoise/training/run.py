@@ -21,7 +21,7 @@ from jaxdenoise.paths import write_whole
 from jaxdenoise.training import processes, samples
 from jaxdenoise.training.answers import answer_held_out
 from jaxdenoise.training.bad_steps import BadSteps
-from jaxdenoise.training.checkpoint import Checkpoints
+from jaxdenoise.training.checkpoint import Checkpoints, set_damaged_aside
 from jaxdenoise.training.evaluation import Evaluator, gap_closed
 from jaxdenoise.training.fingerprint import check_fingerprint
 from jaxdenoise.training.loggers import opened
@@ -83,6 +83,8 @@ def _train(
         shares = " and ".join(f"{share:.1%} of the {stack}" for stack, share in filled if share)
         console.print(f"packed rows: {shares} in use", highlight=False)
     training, evaluator = setup.experiment.training, setup.evaluator()
+    look = (run.checkpoints, run.damaged, console)
+    processes.first_alone(lambda: set_damaged_aside(*look))
     checkpoints = Checkpoints(run.checkpoints, training.keep_checkpoints)
     try:
         start = checkpoints.latest() or 0

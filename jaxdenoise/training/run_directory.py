@@ -62,6 +62,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def damaged(self) -> Path:
+        """Checkpoints that are not what was saved."""
+        return self.path / "damaged"
+
+    @property
     def bad(self) -> Path:
         """The steps that were not applied, a file each."""
         return self.path / "bad"

@@ -1,0 +1,52 @@
+"""The files of a checkpoint by size and digest: a flipped bit, a cut or a missing file is seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from jaxdenoise.errors import UserError
+from jaxdenoise.training.run_directory import read_json, write_json
+
+NAME = "manifest.json"
+CHUNK = 1 << 20  # bytes read at a time
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes down all files of a folder that is complete, with XXH3's 64 bits of each."""
+    files = {
+        str(path.relative_to(folder)): _description(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != NAME
+    }
+    write_json(folder / NAME, {"digest": "xxh3_64", "files": files})
+
+
+def fault(folder: Path) -> str | None:
+    """What is wrong with a folder, beside its manifest; None if nothing is, or it has none."""
+    manifest = folder / NAME
+    if not manifest.is_file():
+        return None
+    try:
+        files = dict(read_json(manifest)["files"])
+    except (UserError, LookupError, TypeError, ValueError):
+        return f"{NAME} cannot be read"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        found = _description(path)
+        if found != expected:
+            return f"{name} is not what was saved"
+    return None
+
+
+def _description(path: Path) -> dict[str, Any]:
+    digest, size = xxhash.xxh3_64(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return {"bytes": size, "xxh3": digest.hexdigest()}
