@@ -25,7 +25,8 @@ Makes a step of a run again, from the newest checkpoint before it: the same stat
 the same keys, and so the same numbers. For a step that was not applied (runs/…/bad/STEP.json).
 Prints its loss and gradient, module by module, and the rows whose loss stands out. Writes nothing.
 
-  --debug        stop in Python's debugger, with setup, made.state, made.rows, made.step, batch
+  --debug        stop in Python's debugger, with setup, made and batch; the step, on one device, is
+                 made.step(made.state, made.rows)
   --module NAME  the module that registered the run's objective, where it is one of yours
 """
 MOST_ROWS = 5  # that are shown
@@ -49,6 +50,10 @@ def run(args: Sequence[str]) -> int:
         "jaxdenoise replay runs/quickstart-b597ef58 437",
     )
     directory, _, experiment = open_run(plain[0])
+    require(
+        "imported" not in directory.saved()["store"],
+        f"'{plain[0]}' was imported: it has made no steps here",
+    )
     console = make_console()
     store = prepare(experiment.data, console=console)
     directory.check(experiment, store.manifest)
@@ -58,9 +63,10 @@ def run(args: Sequence[str]) -> int:
 
     setup = build(experiment, store)
     made = replay(setup, directory, int(plain[1]), console)
-    _print(setup, made, console)
+    _print_step(setup, made, console)
     if "--debug" in args:
         _debug(setup, made)
+    _print_rows(setup, made, console)
     return 0
 
 
@@ -69,9 +75,8 @@ def _places(args: Sequence[str], flag: str) -> list[int]:
     return [at for at in reversed(range(len(args))) if args[at] == flag]
 
 
-def _print(setup: Setup, made: Replay, console: Console) -> None:
+def _print_step(setup: Setup, made: Replay, console: Console) -> None:
     from jaxdenoise.training.bad_steps import why
-    from jaxdenoise.training.replay import row_losses
 
     begun = f"the checkpoint of step {made.start}" if made.start else "the beginning"
     values = {name: float(made.metrics[name]) for name in ("loss", "gradient_norm")}
@@ -97,10 +102,16 @@ def _print(setup: Setup, made: Replay, console: Console) -> None:
         first = sorted(norms, key=lambda name: -np.max(norms[name]))[:MOST_ROWS]
         largest = ", ".join(f"{name} {np.max(norms[name]):.3g}" for name in first)
         console.print(f"largest gradients: {largest}", highlight=False)
+
+
+def _print_rows(setup: Setup, made: Replay, console: Console) -> None:
+    from jaxdenoise.training.replay import row_losses
+
     losses = row_losses(setup, made)
     worst = np.argsort(-np.nan_to_num(losses, nan=np.inf, posinf=np.inf), kind="stable")
-    median = np.median(losses)
-    console.print(f"loss of its rows, without dropout, median {median:.4g}; the largest:")
+    finite = losses[np.isfinite(losses)]
+    median = f"median {np.median(finite):.4g}" if finite.size else "none of them finite"
+    console.print(f"loss of its {len(losses)} rows, without dropout, {median}; the largest:")
     for place in worst[:MOST_ROWS]:
         console.print(_row(setup, made, int(place), float(losses[place])), soft_wrap=True)
 
@@ -115,7 +126,7 @@ def _row(setup: Setup, made: Replay, place: int, loss: float) -> Text:
 
 
 def _debug(setup: Setup, made: Replay) -> None:
-    """Where --debug stops: `made.step(made.state, made.rows)` is the step, to be stepped into."""
+    """Where --debug stops: `made.step(made.state, made.rows)` is the step, on one device."""
     from jaxdenoise.training.step import corrupt
 
     progress = (made.number - 1) / setup.experiment.training.steps

@@ -34,7 +34,7 @@ class BadSteps:
     def __init__(self, setup: Setup, run: RunDirectory, start: int, console: Console):
         self._setup, self._run, self._console = setup, run, console
         found = _files(run.bad)
-        self.skipped = sum(step <= start for step in found)
+        self.skipped = processes.as_first_says(sum(step <= start for step in found))
         if processes.first():
             for step, path in found.items():
                 if step > start:
@@ -50,6 +50,7 @@ class BadSteps:
 
         Raises:
           BadStep: the run halts at such steps, or has skipped as many as it may.
+        SystemExit: likewise, in the others.
         """
         training = self._setup.experiment.training
         reason = why(values, training.spikes)
@@ -70,6 +71,8 @@ class BadSteps:
                 f"step {step} was not applied: {reason} ({path})", style="yellow", soft_wrap=True
             )
             return {"step": step, "skipped": reason, "skipped_steps": self.skipped}
+        if not processes.first():
+            raise SystemExit(2)  # the first one says why
         saved = "there is none yet" if newest is None else f"the newest is of step {newest}"
         raise BadStep(
             f"step {step} was not applied: {reason}. Its rows are in {path}; checkpoints are "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from jaxdenoise import paths
 from jaxdenoise.arrays import TrainState
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.training import processes
-from jaxdenoise.training.manifest import fault, write_manifest
+from jaxdenoise.training.manifest import fault, has_manifest, write_manifest
 from jaxdenoise.training.parallel import first_device
 
 POLL = 0.05  # seconds between looks whether a checkpoint is complete
+PATIENCE = 600.0  # seconds that other processes wait for the first one's manifest
 
 
 class Checkpoints:
@@ -54,26 +56,32 @@ class Checkpoints:
         Of several processes, each writes what it holds, and the first one the manifest.
         """
         if step != self.latest():
-            self._sealed()
             named = _as_dict(state)
             about = {"sum": int(_checksum(named)), "fingerprint": fingerprint}
+            self._sealed()
             both = {"state": ocp.args.StandardSave(named), "about": ocp.args.JsonSave(about)}
             self._manager.save(step, args=ocp.args.Composite(**both))
-            if self._local and processes.first():
+            if self._local:
                 self._sealing = threading.Thread(target=self._seal, args=(step,), daemon=True)
                 self._sealing.start()
 
     def _seal(self, step: int) -> None:
         """Waits until Orbax has given a checkpoint its name, and writes its manifest.
 
-        A program that is killed between leaves a whole one without it, whose sum is looked at.
+        The other processes wait until the first has: it reads what all of them have written, and
+        who leaves earlier would end the run for it.
         """
         folder = Path(self._place(step))
         while not folder.is_dir():
             if self._over.wait(POLL) and not folder.is_dir():
                 return  # it could not be saved
-        with contextlib.suppress(OSError):  # a full disk: it stays without
-            write_manifest(folder)
+        if processes.first():
+            with contextlib.suppress(OSError):  # a full disk: it stays without
+                write_manifest(folder)
+            return
+        end = time.monotonic() + PATIENCE
+        while not has_manifest(folder) and time.monotonic() < end:
+            time.sleep(POLL)
 
     def _sealed(self) -> None:
         """Waits for the manifest of the last save."""
@@ -83,6 +91,10 @@ class Checkpoints:
             self._sealing.join()
             self._over.clear()
             self._sealing = None
+
+    def fault(self, step: int | None) -> str | None:
+        """What is wrong with the files of a step, by their manifest; None if nothing is known."""
+        return fault(Path(self._place(step))) if self._local else None
 
     def fingerprint(self, step: int) -> dict[str, Any]:
         """What was saved with a step."""
@@ -128,7 +140,7 @@ class Checkpoints:
             raise self._damaged(step) from error
 
     def _damaged(self, step: int | None) -> UserError:
-        found = fault(Path(self._place(step))) if self._local else None
+        found = self.fault(step)
         return UserError(
             f"checkpoint {self._place(step)} is damaged{f': {found}' if found else ''}; delete it "
             "to go on from the one before"
@@ -150,26 +162,41 @@ class Checkpoints:
 def set_damaged_aside(directory: Path, aside: Path, console: Console) -> None:
     """Moves checkpoints that are not what was saved out of the way, from the newest to an intact.
 
-    Those of stores of objects stay: there nothing is renamed, and every file has a checksum.
+    One without a manifest is none where another has one: a program was killed before it was
+    complete. Those of stores of objects stay: there every file has a checksum already.
 
     Args:
       directory: of a run's checkpoints.
       aside: where they go.
       console: says which, and why.
+
+    Raises:
+      UserError: none is intact; nothing is moved then.
     """
     if not paths.is_local(directory) or not directory.is_dir():
         return
     steps = sorted((int(p.name) for p in directory.iterdir() if p.name.isdecimal()), reverse=True)
-    for step in steps:
-        found = fault(directory / str(step))
+    folders, faults = [directory / str(step) for step in steps], {}
+    manifests = any(map(has_manifest, folders))
+    for folder in folders:
+        found = fault(folder) if has_manifest(folder) or not manifests else "it has no manifest"
         if found is None:
-            return
+            break
+        faults[folder] = found
+    else:
+        listed = "; ".join(f"{folder.name}: {found}" for folder, found in faults.items())
+        require(
+            not folders,
+            f"no checkpoint in {directory} is what was saved ({listed}); bring them back from a "
+            "copy, or delete the run to begin anew",
+        )
+    for folder, found in faults.items():
         aside.mkdir(exist_ok=True)
-        free = (aside / f"{step}{f'-{n}' if n else ''}" for n in itertools.count())
+        free = (aside / f"{folder.name}{f'-{n}' if n else ''}" for n in itertools.count())
         place = next(path for path in free if not path.exists())
-        (directory / str(step)).rename(place)
-        text = f"checkpoint {directory / str(step)} is damaged: {found}; it is in {place} now"
-        console.print(text, style="yellow", soft_wrap=True)
+        folder.rename(place)
+        text = f"checkpoint {folder} is damaged: {found}; it is in {place} now"
+        console.print(text, style="yellow", soft_wrap=True, markup=False)
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:

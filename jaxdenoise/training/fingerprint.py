@@ -14,7 +14,6 @@ from rich.console import Console
 
 from jaxdenoise.arrays import Rows
 from jaxdenoise.errors import require
-from jaxdenoise.training.checkpoint import Checkpoints
 
 PACKAGES = ("jaxdenoise", "jax")
 
@@ -64,31 +63,6 @@ def compare_fingerprints(
         )
     if changed:
         console.print(f"continuing with other versions{versions}", style="yellow")
-
-
-def check_fingerprint(
-    checkpoints: Checkpoints,
-    batches: Sequence[Rows],
-    corrupted: Any,
-    run: Path,
-    step: int,
-    console: Console,
-) -> None:
-    """Refuses to continue a run from a checkpoint with other data or another corruption.
-
-    Args:
-      checkpoints: of the run.
-      batches: as they would be now.
-      corrupted: the held-out rows, likewise.
-      run: for the message.
-      step: of the checkpoint.
-      console: for a warning of other versions.
-
-    Raises:
-      UserError: naming what differs.
-    """
-    mine = take_fingerprint(batches, corrupted, step)
-    compare_fingerprints(checkpoints.fingerprint(step), mine, run, step, console)
 
 
 def digest(tree: Any) -> str:

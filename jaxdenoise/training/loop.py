@@ -201,6 +201,7 @@ class _Log:
         training, backend = self._setup.experiment.training, self._setup.backend
         good = bool(backend.fetch(values.pop("good")))  # waits for the step
         if not good:
+            self._metrics.flush()  # it may end here
             newest = self._checkpoints.latest()
             self._metrics.append(self._bad.take(number, backend.fetch(values), newest))
             return

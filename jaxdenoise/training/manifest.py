@@ -24,23 +24,38 @@ def write_manifest(folder: Path) -> None:
     write_json(folder / NAME, {"digest": "xxh3_64", "files": files})
 
 
+def has_manifest(folder: Path) -> bool:
+    """Whether a folder has one, as every checkpoint that is complete."""
+    return (folder / NAME).is_file()
+
+
 def fault(folder: Path) -> str | None:
     """What is wrong with a folder, beside its manifest; None if nothing is, or it has none."""
-    manifest = folder / NAME
-    if not manifest.is_file():
+    if not has_manifest(folder):
         return None
     try:
-        files = dict(read_json(manifest)["files"])
-    except (UserError, LookupError, TypeError, ValueError):
+        files = _files(read_json(folder / NAME))
+    except (UserError, LookupError, TypeError, ValueError, AttributeError, OSError):
         return f"{NAME} cannot be read"
     for name, expected in files.items():
         path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        found = _description(path)
-        if found != expected:
-            return f"{name} is not what was saved"
+        try:
+            if not path.is_file():
+                return f"{name} is missing"
+            if _description(path) != expected:
+                return f"{name} is not what was saved"
+        except (OSError, ValueError) as error:  # a bad sector; a name that no file can have
+            return f"{name!r} cannot be read ({error})"
     return None
+
+
+def _files(manifest: Any) -> dict[str, Any]:
+    """The files that a manifest lists, all of them inside its folder."""
+    files = manifest["files"]
+    for name in files.keys():  # noqa: SIM118  # whatever else has keys is no manifest
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{name!r} is not inside")
+    return files
 
 
 def _description(path: Path) -> dict[str, Any]:

@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxdenoise.errors import UserError, require
 from jaxdenoise.paths import is_local
+
+Number = TypeVar("Number", bool, int)
 
 PATIENCE = 300  # seconds
 _ALIVE = 5  # seconds since the first process' mark was touched last
@@ -168,14 +170,14 @@ def alike(function: Callable[[], Any]) -> Any:
         raise SystemExit(2) from error
 
 
-def as_first_says(value: bool) -> bool:
-    """The first process' value."""
+def as_first_says(value: Number) -> Number:
+    """The first process' truth or number."""
     if not joined():
         return value
     import numpy as np
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+    return type(value)(multihost_utils.broadcast_one_to_all(np.array(value)))
 
 
 def agree(fields: Mapping[str, Any]) -> None:

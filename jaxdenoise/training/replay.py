@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +15,15 @@ from rich.console import Console
 
 from jaxdenoise.arrays import Params, Rows, TrainState
 from jaxdenoise.errors import require
-from jaxdenoise.losses import smoothed_cross_entropy
+from jaxdenoise.losses import projected_values, smoothed_cross_entropy
 from jaxdenoise.training.checkpoint import Checkpoints
-from jaxdenoise.training.fingerprint import check_fingerprint
+from jaxdenoise.training.evaluation import chunks_of
+from jaxdenoise.training.fingerprint import compare_fingerprints, take_fingerprint
 from jaxdenoise.training.metrics_file import read_metrics
+from jaxdenoise.training.parallel import SingleDevice
 from jaxdenoise.training.run_directory import RunDirectory, read_json
 from jaxdenoise.training.setup import Setup
-from jaxdenoise.training.step import Metrics, Step, corrupt, token_losses
+from jaxdenoise.training.step import Metrics, Step, corrupt
 from jaxdenoise.training.weights import initial_state
 
 
@@ -31,9 +34,9 @@ class Replay:
     Attributes:
       number: of the step, from 1.
       start: of the checkpoint that it was reached from; 0 for the beginning.
-      state: before the step, where the backend has it.
+      state: before the step, whole, on the host.
       rows: of the whole batch, on the host.
-      step: the pure training step.
+      step: the pure training step, for one device.
       metrics: what it gave, fetched.
       recorded: the numbers that the run has written of it, by name; those that it has.
     """
@@ -45,6 +48,11 @@ class Replay:
     step: Step
     metrics: Metrics
     recorded: dict[str, float]
+
+    @property
+    def params(self) -> Params:
+        """Before the step."""
+        return self.state.params
 
     @property
     def same(self) -> bool:
@@ -77,7 +85,7 @@ def replay(setup: Setup, run: RunDirectory, number: int, console: Console) -> Re
     with console.status(f"making steps {start + 1} to {number - 1} again"):
         for done in range(start, number - 1):
             state, _ = step(state, backend.split(batches[done]))
-        before = jax.tree.map(jnp.copy, backend.unplace(state))  # the step is given the other one
+        before = jax.device_get(backend.unplace(state))  # the step is given the other one
         _, values = step(state, backend.split(batches[number - 1]))
         metrics = backend.fetch(values)
     return Replay(
@@ -85,42 +93,52 @@ def replay(setup: Setup, run: RunDirectory, number: int, console: Console) -> Re
         start=start,
         state=before,
         rows=setup.batches[number - 1],
-        step=setup.step(),
+        step=dataclasses.replace(setup, backend=SingleDevice()).step(),
         metrics=metrics,
         recorded=_recorded(run, number),
     )
 
 
 def row_losses(setup: Setup, made: Replay) -> Float[np.ndarray, "B"]:
-    """The mean loss of each row of a replayed step, without dropout; NaN where it is not finite."""
-    training, backend = setup.experiment.training, setup.backend
+    """The mean loss of each row of a replayed step, without dropout; not finite where it was not.
+
+    As in training the logits are never formed, and the rows are walked in parts.
+    """
+    training, backend, model = setup.experiment.training, setup.backend, setup.model
     loss = smoothed_cross_entropy(training.label_smoothing)
     progress = (made.number - 1) / training.steps
 
     def by_row(params: Params, rows: Rows) -> jax.Array:
         batch = corrupt(setup.objective, rows, progress)
-        weights = batch.targets(setup.model.stack)[1]
-        losses = token_losses(setup.model, params, batch, loss)
-        return jnp.sum(losses * weights, axis=-1) / jnp.maximum(jnp.sum(weights, axis=-1), 1e-9)
+        targets, weights = batch.targets(model.stack)
+        hidden, projection, _ = model.forward(params, batch, everywhere=True)
+        projection = projection.without(setup.objective.never_predicted)
+        losses = projected_values(hidden, projection, targets, loss=loss).loss
+        losses = jnp.where(weights > 0, losses * weights, 0)
+        return jnp.sum(losses, axis=-1) / jnp.maximum(jnp.sum(weights, axis=-1), 1e-9)
 
     evaluate: Callable[..., Any] = backend.evaluation(by_row)
+    like = setup.layout().params
+    params = jax.tree.map(lambda x, there: jax.device_put(x, there.sharding), made.params, like)
     mine = backend.rows(training.batch_size)
-    return np.asarray(evaluate(made.state.params, jax.tree.map(lambda x: x[mine], made.rows)))
+    chunks = chunks_of(jax.tree.map(lambda x: x[mine], made.rows), backend.parts)
+    return np.concatenate([evaluate(params, chunk) for chunk in chunks])[: len(mine)]
 
 
 def _state_before(
     setup: Setup, run: RunDirectory, number: int, console: Console
 ) -> tuple[int, TrainState]:
-    """The newest state that is kept of a step before this one, and its step."""
+    """The newest intact state that is kept of a step before this one, and its step."""
     if not run.checkpoints.is_dir():
         return 0, initial_state(setup)
     checkpoints = Checkpoints(run.checkpoints, setup.experiment.training.keep_checkpoints)
     try:
-        start = max((step for step in checkpoints.steps() if step < number), default=0)
+        kept = [step for step in checkpoints.steps() if step < number]
+        start = next((step for step in reversed(kept) if checkpoints.fault(step) is None), 0)
         if not start:
             return 0, initial_state(setup)
-        corrupted = setup.evaluator().corrupted
-        check_fingerprint(checkpoints, setup.batches, corrupted, run.path, start, console)
+        mine = take_fingerprint(setup.batches, setup.evaluator().corrupted, start)
+        compare_fingerprints(checkpoints.fingerprint(start), mine, run.path, start, console)
         return start, checkpoints.restore(setup.layout(), start)
     finally:
         checkpoints.close()

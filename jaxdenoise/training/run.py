@@ -23,7 +23,7 @@ from jaxdenoise.training.answers import answer_held_out
 from jaxdenoise.training.bad_steps import BadSteps
 from jaxdenoise.training.checkpoint import Checkpoints, set_damaged_aside
 from jaxdenoise.training.evaluation import Evaluator, gap_closed
-from jaxdenoise.training.fingerprint import check_fingerprint
+from jaxdenoise.training.fingerprint import compare_fingerprints, take_fingerprint
 from jaxdenoise.training.loggers import opened
 from jaxdenoise.training.loop import Clock, run_steps
 from jaxdenoise.training.metrics_file import MetricsFile
@@ -92,8 +92,13 @@ def _train(
         if not start:
             state = initial_state(setup)
         else:
-            depends = (checkpoints, setup.batches, evaluator.corrupted, run.path, start, console)
-            processes.first_alone(lambda: check_fingerprint(*depends))
+            saved = checkpoints.fingerprint(start)  # by all: Orbax has them wait for each other
+
+            def compare() -> None:
+                mine = take_fingerprint(setup.batches, evaluator.corrupted, start)
+                compare_fingerprints(saved, mine, run.path, start, console)
+
+            processes.first_alone(compare)
             state = checkpoints.restore(setup.layout(), start)
             console.print(f"continuing {run.path} from step {start}", highlight=False)
         asked = log if processes.first() else ()

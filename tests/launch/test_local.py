@@ -78,9 +78,9 @@ def launch(corpus, tmp_path):
     return start
 
 
-def test_a_run_of_two_processes_is_stopped_with_a_checkpoint(launch, tmp_path):
+def test_a_run_of_two_processes_is_stopped_with_a_checkpoint_and_goes_on(launch, tmp_path):
     run = tmp_path / "run"
-    begun = launch(steps=100_000)
+    begun = launch(steps=200)
     while not (run / "metrics.jsonl").exists():  # the step is still to be compiled
         assert begun.poll() is None, begun.communicate()
         time.sleep(0.1)
@@ -88,8 +88,14 @@ def test_a_run_of_two_processes_is_stopped_with_a_checkpoint(launch, tmp_path):
     out, _ = begun.communicate(timeout=120)
     assert begun.returncode == 130
     assert out.count("the checkpoint is saved") == 1
-    assert len(list((run / "checkpoints").iterdir())) == 1
+    [kept] = (run / "checkpoints").iterdir()
+    assert (kept / "manifest.json").is_file()
     assert not (run / "results.json").exists()
+    out, err = launch(steps=200).communicate(timeout=300)
+    assert f"continuing run from step {kept.name}" in out, err
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(2, 201, 2))
+    assert (run / "results.json").exists()
 
 
 def test_a_run_of_two_processes_ends_with_results_of_all_devices(launch, tmp_path):

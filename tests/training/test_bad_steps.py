@@ -1,6 +1,7 @@
 """Steps whose numbers are bad: never applied, written down, made again."""
 
 import dataclasses
+import inspect
 import io
 import json
 import shutil
@@ -116,7 +117,10 @@ def skipping(tiny, **more):
     return override(tiny, {**EVERY_STEP, "training.bad_steps": "skip", **more})
 
 
-@pytest.mark.parametrize("backend", ["single", "pmap", "mesh"])
+@pytest.mark.parametrize(
+    "backend",
+    ["single", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pmap", "mesh"))],
+)
 def test_a_bad_step_changes_nothing_but_the_number_of_steps(tiny, backend, poison):
     """One row of a batch is bad, and so the whole step, wherever the others are."""
     fields = {"training.backend": backend}
@@ -259,10 +263,19 @@ def test_any_step_is_made_again_bit_for_bit(tiny, backend, poison, tmp_path, cap
     assert "loss nan, gradient norm nan: what the run has written" in out
     assert "not applied: its loss is nan" in out
     assert "the gradient is not finite in" in out
+    assert "without dropout, median " in out and "median nan" not in out
     stopped = []
-    monkeypatch.setattr("builtins.breakpoint", lambda: stopped.append(True))
+
+    def look():
+        seen = inspect.currentframe().f_back.f_locals
+        made = seen["made"]
+        again = jax.jit(made.step)(made.state, made.rows)[1]["loss"]
+        np.testing.assert_allclose(again, made.metrics["loss"], rtol=1e-5)
+        stopped.append(seen["batch"])
+
+    monkeypatch.setattr("builtins.breakpoint", look)
     assert main(["replay", str(run.path), "3", "--debug"]) == 0
-    assert stopped
+    assert len(stopped) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "step 3, from the beginning" in out
     assert "largest gradients: " in out

@@ -87,7 +87,26 @@ def test_a_flipped_bit_of_the_manifest_lets_nothing_pass_that_has_changed(saved,
         assert fault(folder) is not None
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"files": 3}', b"\xff", b"[" * 9999])
+def test_where_no_checkpoint_is_intact_nothing_is_moved_and_no_run_begins_anew(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "checkpoints")
+    for step in "123":
+        (tmp_path / "checkpoints" / step / "about" / "metadata").unlink()
+    with pytest.raises(UserError, match=r"no checkpoint in .*3: about/metadata is missing; 2: "):
+        set_damaged_aside(tmp_path / "checkpoints", tmp_path / "damaged", QUIET)
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} >= {"1", "2", "3"}
+    assert not (tmp_path / "damaged").exists()
+    set_damaged_aside(tmp_path / "not there", tmp_path / "damaged", QUIET)
+
+
+NONE = [b"", b"[]", b"{}", b'{"files": 3}', b"\xff", b"[" * 9999, b'{"files": [[1, 2]]}']
+ELSEWHERE = [
+    b'{"files": {"../x": {}}}',
+    b'{"files": {"/etc/passwd": {}}}',
+    b'{"files": {"a/../../x": 1}}',
+]
+
+
+@pytest.mark.parametrize("content", [*NONE, *ELSEWHERE])
 def test_a_manifest_that_is_none_is_a_fault(tmp_path, content):
     (tmp_path / "file").write_bytes(b"1")
     write_manifest(tmp_path)
@@ -96,17 +115,37 @@ def test_a_manifest_that_is_none_is_a_fault(tmp_path, content):
     assert fault(tmp_path) == f"{NAME} cannot be read"
 
 
+@pytest.mark.parametrize("name", ["[/b]", "\0", "a" * 999, "\ud800"])
+def test_a_strange_name_in_a_manifest_is_a_fault_too(tmp_path, name):
+    folder = tmp_path / "checkpoints" / "2"
+    shutil.copytree(_manifest_of(tmp_path / "checkpoints" / "1").parent, folder)
+    (folder / NAME).write_text(json.dumps({"files": {name: {}}}))
+    assert fault(folder) is not None
+    set_damaged_aside(tmp_path / "checkpoints", tmp_path / "damaged", Console(file=io.StringIO()))
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["1"]
+
+
+def _manifest_of(folder):
+    folder.mkdir(parents=True)
+    (folder / "file").write_bytes(b"1")
+    write_manifest(folder)
+    return folder / NAME
+
+
 def test_damaged_checkpoints_go_aside_down_to_the_newest_that_is_intact(saved, tmp_path):
     directory, aside, out = tmp_path / "checkpoints", tmp_path / "damaged", io.StringIO()
     console = Console(file=out, width=300)
     for _ in range(2):  # a second time beside what is there
         shutil.rmtree(directory, ignore_errors=True)
         shutil.copytree(saved, directory)
+        shutil.copytree(saved / "3", directory / "4")
+        (directory / "4" / NAME).unlink()  # killed before it was complete
         (directory / "3" / "about" / "metadata").unlink()
         (directory / "2" / "_CHECKPOINT_METADATA").write_bytes(b"{")
         set_damaged_aside(directory, aside, console)
         assert [p.name for p in directory.iterdir()] == ["1"]
-    assert sorted(p.name for p in aside.iterdir()) == ["2", "2-1", "3", "3-1"]
+    assert sorted(p.name for p in aside.iterdir()) == ["2", "2-1", "3", "3-1", "4", "4-1"]
+    assert "4 is damaged: it has no manifest; it is in" in out.getvalue()
     assert "3 is damaged: about/metadata is missing; it is in" in out.getvalue()
     assert "2 is damaged: _CHECKPOINT_METADATA is not what was saved" in out.getvalue()
     checkpoints = Checkpoints(directory)
@@ -119,9 +158,10 @@ def test_damaged_checkpoints_go_aside_down_to_the_newest_that_is_intact(saved, t
 
 
 def test_a_whole_checkpoint_without_manifest_is_told_by_its_sum(saved, tmp_path):
-    """Of a program that was killed between; or of an older version."""
+    """Where no other has one: of an older version."""
     shutil.copytree(saved, tmp_path / "checkpoints")
-    (tmp_path / "checkpoints" / "3" / NAME).unlink()
+    for step in "123":
+        (tmp_path / "checkpoints" / step / NAME).unlink()
     set_damaged_aside(tmp_path / "checkpoints", tmp_path / "damaged", QUIET)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.latest() == 3
